@@ -1,0 +1,39 @@
+/*
+ * guide.h - guidance: which predictions a step needs, and how to merge them into one.
+ *
+ * A guider never calls the model and never sees a rank: it says "evaluate these branches" (plan) and
+ * later "here is the merged prediction" (merge). Adding one: guide_<name>.c with a row, one line in
+ * guide_list.c.
+ */
+#ifndef RP_GUIDE_H
+#define RP_GUIDE_H
+
+#include <rankpool/status.h>
+
+#include <stdbool.h>
+
+#define RP_GUIDE_BRANCHES 4
+
+/* A branch is the index of the condition that it evaluates. */
+enum { RP_BRANCH_POSITIVE = 0, RP_BRANCH_NEGATIVE = 1 };
+
+typedef struct {
+    float scale;      /* guidance scale; > 1 turns guidance on (diffusers) */
+    bool renorm;      /* cfg_normalization */
+    float truncation; /* cfg_trunc_ratio: guidance only while (step + 1) / n_steps <= this */
+} rp_guide_params;
+
+typedef struct {
+    const char *name; /* as in --guider */
+    const char *help;
+    /* Branches of one step -> branches [RP_GUIDE_BRANCHES]; returns how many, at least 1. Pure. */
+    int (*plan)(const rp_guide_params *params, int step, int n_steps, int *branches);
+    /* One image: preds [n_branches], in the order of plan, each [c, h, w] -> out [c, h, w], which may be
+     * one of preds. f32, host memory. Allocates nothing. */
+    void (*merge)(const rp_guide_params *params, const float *const *preds, int n_branches, int c,
+                  int h, int w, float *out);
+} rp_guider;
+
+extern const rp_guider *const rp_guider_list[]; /* ended by NULL; the first is the default */
+
+#endif

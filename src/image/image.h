@@ -1,0 +1,33 @@
+/*
+ * image.h - pictures as PNG files that carry their settings.
+ */
+#ifndef RP_IMAGE_H
+#define RP_IMAGE_H
+
+#include <rankpool/status.h>
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* rgb_f32 [3, h, w], about -1 to 1 -> rgb [h, w, 3]: round(clamp(x / 2 + 0.5, 0, 1) * 255), halves to
+ * even as numpy.round (diffusers' VaeImageProcessor). */
+void rp_image_from_f32(const float *rgb_f32, int h, int w, uint8_t *rgb);
+
+/* Write rgb [h, w, 3]. `settings` is JSON text for the iTXt chunk "rankpool", or NULL; `software` goes to
+ * "Software". The same pixels and text give the same bytes (no time stamp). RP_E_IO, RP_E_EXISTS. */
+rp_status rp_image_write_png(const char *path, const uint8_t *rgb, int w, int h, const char *settings,
+                             int overwrite);
+
+/* Text of the chunk "rankpool" of a PNG. RP_E_IO, RP_E_FORMAT (no PNG, damaged, no such chunk; logged).
+ * Free with free(). */
+rp_status rp_image_read_settings(const char *path, char **settings_out);
+/* The same over bytes (fuzzing). */
+rp_status rp_image_parse_settings(const char *name, const uint8_t *bytes, size_t n_bytes,
+                                  char **settings_out);
+
+/* n pictures of [h, w, 3] side by side, `columns` a row, white where there is none. RP_E_ARG, RP_E_IO,
+ * RP_E_EXISTS, RP_E_NOMEM. */
+rp_status rp_image_write_sheet(const char *path, const uint8_t *const *rgb, int n, int w, int h,
+                               int columns, int overwrite);
+
+#endif

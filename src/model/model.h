@@ -1,0 +1,121 @@
+/*
+ * model.h - the three kinds of network of a pipeline, as ops tables: denoiser, text encoder, VAE.
+ *
+ * A network is sized from its JSON config and bound to its weights by name; it calls tensor ops and
+ * knows neither ranks nor devices. Adding one: model_<name>.c (or enc_, vae_) with a table, and one line
+ * in model_list.c; its class name in model_index.json selects it.
+ */
+#ifndef RP_MODEL_H
+#define RP_MODEL_H
+
+#include "tensor/tensor_ops.h"
+
+#include <rankpool/status.h>
+
+#include <stdint.h>
+
+/* What a network is opened from; borrowed, must outlive the network. */
+typedef struct {
+    const char *dir;  /* the network's folder, for messages and files */
+    rp_backend backend;
+} rp_model_source;
+
+/* ------------------------------------------------------------- denoiser */
+
+typedef struct {
+    int latent_channels;
+    int patch;              /* latent height and width must be multiples of this */
+    int native_size;        /* latent height and width it was trained for (sample_size) */
+    int cond_dim;           /* width of a condition's rows */
+    int max_cond_tokens;    /* most rows of a condition */
+    int max_latent_size;    /* largest latent height or width */
+    int64_t n_params;
+} rp_denoiser_info;
+
+/* One job's shape: everything that buffers and tables are sized from. */
+typedef struct {
+    int c, h, w;           /* latent */
+    const float *sigma;    /* [n_evals] noise level of every model call of the job, in order */
+    int n_evals;
+    int n_conds;           /* conditions 0 .. n_conds-1 */
+    int max_tokens;        /* longest condition */
+} rp_denoiser_job;
+
+typedef struct {
+    const char *class_name; /* "Lumina2Transformer2DModel" */
+    const char *help;
+
+    /* RP_E_IO, RP_E_FORMAT, RP_E_UNSUP, RP_E_NOMEM (logged). */
+    rp_status (*open)(const rp_model_source *source, void **self_out);
+    void (*close)(void *self); /* NULL is allowed */
+    void (*info)(const void *self, rp_denoiser_info *out);
+    uint64_t (*fingerprint)(const void *self); /* of config and weights */
+
+    /* Size buffers and compute what depends on sigma alone (adaLN vectors of all evals). Everything
+     * that predict() needs is allocated here; memory is kept and reused by the next job. */
+    rp_status (*begin)(void *self, const rp_denoiser_job *job);
+
+    /* Give condition `id` its rows: embeds [n_tokens, cond_dim], f32, host memory, copied. Computes what
+     * depends on the condition alone (caption embedding, context refiner, rotary tables). */
+    rp_status (*condition)(void *self, int id, const float *embeds, int n_tokens);
+
+    /*
+     * One unit: the velocity dx/dsigma of latents x at sigma[eval] under condition `cond`.
+     *   x, velocity  [c, h, w], f32, backend memory; velocity must not alias x
+     * The noise-free sample is x - sigma * velocity. Allocates nothing.
+     */
+    rp_status (*predict)(void *self, int cond, int eval, const float *x, float *velocity);
+
+    /* Relative cost of one unit under condition `cond` (tokens), for placement. */
+    float (*cost)(const void *self, int n_tokens, int h, int w);
+} rp_denoiser_ops;
+
+/* --------------------------------------------------------- text encoder */
+
+typedef struct {
+    int dim;        /* width of the embedding it returns */
+    int vocab;      /* token ids are below this */
+    int max_tokens; /* positions it can count */
+} rp_encoder_info;
+
+typedef struct {
+    const char *class_name; /* "Gemma2Model" */
+    const char *help;
+    rp_status (*open)(const rp_model_source *source, void **self_out);
+    void (*close)(void *self);
+    void (*info)(const void *self, rp_encoder_info *out);
+    uint64_t (*fingerprint)(const void *self);
+    /*
+     * embeds[n, dim] (f32, host memory) of n token ids. `softcap`: apply the config's attention
+     * soft-capping (transformers' "eager" attention does, its default "sdpa" does not).
+     * `layer`: hidden state to return, counted like Python: -2 is the pipeline's; 0 the embedding.
+     * RP_E_ARG: id out of range, n < 1, n > max_tokens, no such layer.
+     */
+    rp_status (*encode)(void *self, const int32_t *ids, int n, int softcap, int layer, float *embeds);
+} rp_encoder_ops;
+
+/* ------------------------------------------------------------------ vae */
+
+typedef struct {
+    int latent_channels;
+    int scale; /* picture pixels per latent pixel, 8 */
+} rp_vae_info;
+
+typedef struct {
+    const char *class_name; /* "AutoencoderKL" */
+    const char *help;
+    rp_status (*open)(const rp_model_source *source, void **self_out);
+    void (*close)(void *self);
+    void (*info)(const void *self, rp_vae_info *out);
+    uint64_t (*fingerprint)(const void *self);
+    /* latents [c, h, w] as the denoiser left them (unscaled inside: x / scaling_factor + shift_factor)
+     * -> rgb [3, scale h, scale w], about -1 to 1, not clamped; both f32, host memory. */
+    rp_status (*decode)(void *self, const float *latents, int h, int w, float *rgb);
+} rp_vae_ops;
+
+/* All networks of this build, each ended by NULL. */
+extern const rp_denoiser_ops *const rp_denoiser_list[];
+extern const rp_encoder_ops *const rp_encoder_list[];
+extern const rp_vae_ops *const rp_vae_list[];
+
+#endif

@@ -1,0 +1,89 @@
+/*
+ * pool.h - the resident pool: place units on ranks, scatter, evaluate everywhere, gather.
+ *
+ * A unit is one model evaluation (one image, one condition, batch 1). The pool knows units and bytes,
+ * not models: evaluation is a function given at open. Rank 0 holds inputs and outputs, and works too,
+ * while the others do. Between scatter and gather no rank returns early: a failed evaluation travels in
+ * the reply, and all ranks leave with the same status.
+ */
+#ifndef RP_POOL_H
+#define RP_POOL_H
+
+#include "ctrl/ctrl.h"
+#include "xport/xport.h"
+
+#include <rankpool/status.h>
+
+#include <stdint.h>
+
+typedef struct {
+    int32_t input;  /* which input of the wave: the image */
+    int32_t cond;   /* which condition, meaningful to the evaluation only */
+    float cost;     /* relative, > 0 */
+} rp_unit;
+
+/* Evaluate one unit at model call `eval`: in [in_bytes] -> out [out_bytes], backend memory. */
+typedef rp_status (*rp_unit_fn)(void *arg, const rp_unit *unit, int eval, const void *in, void *out);
+
+/* Backend memory for the pool's slots. */
+typedef struct {
+    rp_status (*alloc)(void *self, size_t n_bytes, const char *what, void **out);
+    void (*release)(void *self, void *mem);
+    void *self;
+} rp_pool_memory;
+
+typedef struct {
+    rp_ctrl *ctrl;              /* borrowed */
+    const rp_xport_ops *xport;
+    rp_unit_fn eval;
+    void *arg;
+    rp_pool_memory memory;
+} rp_pool_params;
+
+/* What one rank did since rp_pool_plan. busy: evaluating; wire: inside transfers; idle: waiting for
+ * work or, on rank 0, for the others. */
+typedef struct {
+    double busy_s, wire_s, idle_s;
+    int64_t n_units;
+} rp_rank_stats;
+
+typedef struct rp_pool rp_pool;
+
+/*
+ * units -> ranks, a pure function. Longest unit first to the rank that would finish it first, ties to
+ * the lower rank; speed [n_ranks] > 0, NULL for equal ones.  rank_of [n_units]
+ * Within 4/3 of the best possible (Graham 1969, LPT).
+ */
+void rp_pool_assign(const rp_unit *units, int n_units, const double *speed, int n_ranks, int *rank_of);
+
+/* Collective. Connects the transport. RP_E_NOMEM, RP_E_MPI. Release with rp_pool_close. */
+rp_status rp_pool_open(const rp_pool_params *params, rp_pool **out);
+void rp_pool_close(rp_pool *pool); /* Collective. NULL is allowed */
+
+/* Every rank, same values: slots for waves of up to n_units units over n_inputs inputs. Resets the
+ * stats. Grows only; after it a wave allocates nothing. */
+rp_status rp_pool_plan(rp_pool *pool, int n_units, int n_inputs, size_t in_bytes, size_t out_bytes);
+
+/*
+ * Rank 0: one wave.
+ *   step    for messages;  eval  handed to the evaluation
+ *   inputs  [n_inputs][in_bytes] contiguous;  outputs  [n_units][out_bytes] contiguous, in the order
+ *           of units whatever rank did them
+ * The status of the first failed unit, logged once with host, rank, step and unit.
+ */
+rp_status rp_pool_eval(rp_pool *pool, int step, int eval, const rp_unit *units, int n_units,
+                       const void *inputs, void *outputs);
+
+/* Ranks > 0: serve one wave whose announcement (see RP_MSG_WAVE) was just received. Transport failures
+ * only; a failed evaluation was reported to rank 0. */
+rp_status rp_pool_serve_wave(rp_pool *pool, const void *message, size_t n_bytes);
+
+/* Bytes of the announcement of a wave of n units, for sizing receive buffers. Its first int32 is
+ * RP_MSG_WAVE. */
+enum { RP_MSG_WAVE = 1 };
+size_t rp_pool_message_bytes(int n_units);
+
+/* Stats of all ranks on rank 0: stats [n_ranks], from the replies; no communication. */
+void rp_pool_stats(const rp_pool *pool, rp_rank_stats *stats);
+
+#endif

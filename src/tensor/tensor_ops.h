@@ -1,0 +1,153 @@
+/*
+ * tensor_ops.h - THE ops table: all arithmetic that a model may use, on one kind of device.
+ *
+ * Models are written once on these ops. The CPU table is the readable reference; every other backend
+ * is checked against it, op by op (a backend lacks no op: each slot of each row of rp_backend_list is
+ * filled, a unit test holds it).
+ *
+ * Conventions
+ *   - Activations are float* in backend memory, row major, [t, d] unless stated otherwise.
+ *   - Weights are rp_tensor (F32, F16 or BF16) that went through weight(); they stay borrowed.
+ *   - An op returns nothing: the first failure is kept inside and returned by the next sync().
+ *   - `out` may alias an input only where it says so.
+ *   - No op allocates after reserve(). Same bits for any number of threads: work is cut into pieces
+ *     whose size does not depend on the thread count, and a piece is computed by one thread.
+ *
+ * Adding a backend: backend_<name>.c with one table, one line in backend_list.c.
+ */
+#ifndef RP_TENSOR_OPS_H
+#define RP_TENSOR_OPS_H
+
+#include "tensor/tensor.h"
+
+#include <rankpool/status.h>
+
+#include <stdbool.h>
+#include <stddef.h>
+
+typedef struct {
+    int n_threads; /* >= 1, of this rank */
+} rp_backend_params;
+
+/* How rope() pairs the elements of a head. */
+typedef enum {
+    RP_ROPE_PAIRS, /* (x[2i], x[2i+1]) turned by angle i: Lumina, complex numbers in diffusers */
+    RP_ROPE_HALVES /* (x[i], x[i + d/2]) turned by angle i: Gemma, Llama */
+} rp_rope_kind;
+
+typedef struct {
+    int n_q, n_kv;         /* query rows and key/value rows */
+    int n_heads, n_kv_heads; /* n_heads is a multiple of n_kv_heads; head i reads kv head i / (n_heads / n_kv_heads) */
+    int head_dim;
+    int q_stride, k_stride, v_stride, out_stride; /* elements from row to row */
+    float scale;           /* multiplies q.k */
+    float softcap;         /* 0: none; else s = softcap * tanh(s / softcap) before the mask */
+    bool causal;           /* row i sees keys 0..i (n_q == n_kv) */
+    int window;            /* 0: none; else with causal, row i sees keys j with i - j < window */
+} rp_attention_shape;
+
+typedef struct {
+    int c_in, c_out;       /* channels */
+    int h, w;              /* of the input, before upsampling */
+    int kernel;            /* 1 or 3, stride 1, padding kernel / 2 */
+    int upsample;          /* 1, or 2: nearest-neighbour doubling of the input on the fly */
+} rp_conv_shape;
+
+typedef struct rp_backend_ops {
+    const char *name; /* as in --backend */
+    const char *help; /* one line */
+
+    bool (*usable)(void); /* could open() work on this machine? No side effects. */
+
+    /* *self_out on success only; RP_E_NOMEM, RP_E_UNSUP. */
+    rp_status (*open)(const rp_backend_params *params, void **self_out);
+    void (*close)(void *self); /* NULL is allowed */
+
+    /* Make scratch big enough for: a weight matrix with rows of up to k_max elements, attention over
+     * up to n_kv_max keys with heads of up to head_dim_max, group norms of any size. Grows only. */
+    rp_status (*reserve)(void *self, int k_max, int n_kv_max, int head_dim_max);
+
+    /* ---- memory ---- */
+    rp_status (*alloc)(void *self, size_t n_bytes, const char *what, void **out); /* zeroed, 64-byte aligned */
+    void (*release)(void *self, void *mem);                                       /* NULL is allowed */
+    void (*put)(void *self, void *dst, const void *host, size_t n_bytes);
+    void (*get)(void *self, void *host, const void *src, size_t n_bytes);
+    void (*copy)(void *self, void *dst, const void *src, size_t n_bytes);
+    /* A weight in host memory (mmap'd) -> the tensor that ops take. The CPU borrows it as it is. */
+    rp_status (*weight)(void *self, const rp_tensor *host, rp_tensor *out);
+    void (*weight_release)(void *self, rp_tensor *weight);
+    /* Wait for everything; the first failure since the last sync, logged. */
+    rp_status (*sync)(void *self);
+
+    /* ---- text ---- */
+    /* out[t, d] = table[ids[t], :] * scale; ids in host memory, 0 <= id < v checked by the caller */
+    void (*embed)(void *self, const rp_tensor *table, const int32_t *ids, int t, float scale,
+                  float *out);
+
+    /* ---- linear algebra ---- */
+    /*
+     * out[t, sum n_i] = x[t, k] * [w_0; w_1; ...]^T (+ bias)
+     *   w     n_w (1 to 4) weights [n_i, k], their outputs side by side (q, k and v in one call)
+     *   bias  NULL, or for n_w == 1 a weight [n_0]
+     *   x_stride  elements from row to row of x, >= k;  out is contiguous
+     */
+    void (*linear)(void *self, const float *x, int t, int k, int x_stride, const rp_tensor *const *w,
+                   int n_w, const rp_tensor *bias, float *out);
+
+    /* out = softmax(scale * q k^T, masked) v, head by head; heads lie side by side in a row. */
+    void (*attention)(void *self, const rp_attention_shape *shape, const float *q, const float *k,
+                      const float *v, float *out);
+
+    /* ---- norms; w NULL means ones; `shift` is added to w: 1 for Gemma's (1 + w) ---- */
+    /* out[t, d] = x / sqrt(mean(x^2) + eps) * (w + shift) * (1 + scale);  scale [d] or NULL. out may be x. */
+    void (*rms_norm)(void *self, const float *x, int t, int d, const rp_tensor *w, float shift,
+                     float eps, const float *scale, float *out);
+    /* x[t, d] += tanh(gate) * rms_norm(y);  gate [d], or NULL for 1 (no tanh) */
+    void (*add_rms_norm)(void *self, float *x, const float *y, int t, int d, const rp_tensor *w,
+                         float shift, float eps, const float *gate);
+    /* out[t, d] = (x - mean) / sqrt(var + eps) * (1 + scale);  scale [d]. out may be x. */
+    void (*layer_norm)(void *self, const float *x, int t, int d, float eps, const float *scale,
+                       float *out);
+    /*
+     * In place on n heads of head_dim at the start of each row of x (row_stride elements apart):
+     * rms norm over head_dim with w (skipped when w is NULL), then rotary embedding.
+     *   cos, sin  [t, head_dim / 2]
+     */
+    void (*head_norm_rope)(void *self, float *x, int t, int n, int head_dim, int row_stride,
+                           const rp_tensor *w, float eps, rp_rope_kind kind, const float *cos,
+                           const float *sin);
+
+    /* ---- elementwise ---- */
+    /* out[t, d] = silu(ab[t, 0:d]) * ab[t, d:2d] */
+    void (*swiglu)(void *self, const float *ab, int t, int d, float *out);
+    /* out[t, d] = gelu_tanh(ab[t, 0:d]) * ab[t, d:2d] */
+    void (*geglu)(void *self, const float *ab, int t, int d, float *out);
+    void (*silu)(void *self, const float *x, size_t n, float *out); /* out may be x */
+    void (*add)(void *self, float *x, const float *y, size_t n);    /* x += y */
+
+    /* ---- pictures: [c, h, w] ---- */
+    /* out[(h/p)(w/p), p p c]: token (i, j), element (di, dj, channel), channel fastest */
+    void (*patchify)(void *self, const float *x, int c, int h, int w, int p, float *out);
+    /* the inverse, times `sign` */
+    void (*unpatchify)(void *self, const float *tokens, int c, int h, int w, int p, float sign,
+                       float *out);
+    /* out[c_out, u h, u w] = conv(upsample(x)) + bias; w [c_out, c_in, kernel, kernel] */
+    void (*conv2d)(void *self, const rp_conv_shape *shape, const float *x, const rp_tensor *w,
+                   const rp_tensor *bias, float *out);
+    /* group norm over [c / groups, h w] with affine w, b [c]; then silu when `silu`. out may be x. */
+    void (*group_norm)(void *self, const float *x, int c, int hw, int groups, const rp_tensor *w,
+                       const rp_tensor *b, float eps, bool silu, float *out);
+    /* out[cols, rows] = x[rows, cols]^T */
+    void (*transpose)(void *self, const float *x, int rows, int cols, float *out);
+} rp_backend_ops;
+
+/* One opened backend, as models carry it. */
+typedef struct {
+    const rp_backend_ops *ops;
+    void *self;
+} rp_backend;
+
+/* All backends of this build, best first, ended by NULL. */
+extern const rp_backend_ops *const rp_backend_list[];
+
+#endif

@@ -1,0 +1,35 @@
+/*
+ * tokenizer.h - text to token ids, as the Hugging Face tokenizer of the folder would.
+ *
+ * Reads <dir>/tokenizer.model (SentencePiece) and <dir>/tokenizer_config.json (bos/eos, added special
+ * tokens, which are cut out of the text before SentencePiece sees it).
+ */
+#ifndef RP_TOKENIZER_H
+#define RP_TOKENIZER_H
+
+#include <rankpool/status.h>
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct rp_tokenizer rp_tokenizer;
+
+/* RP_E_IO, RP_E_FORMAT, RP_E_NOMEM (logged). Release with rp_tokenizer_close. */
+rp_status rp_tokenizer_open(const char *dir, rp_tokenizer **out);
+void rp_tokenizer_close(rp_tokenizer *tokenizer); /* NULL is allowed */
+
+/* Number of pieces; ids are below it. */
+int rp_tokenizer_vocab(const rp_tokenizer *tokenizer);
+uint64_t rp_tokenizer_fingerprint(const rp_tokenizer *tokenizer);
+
+/*
+ * Ids of UTF-8 `text`, <bos> first when the config says so, at most `max` of them.
+ *   ids        [max]; n_out how many were written
+ *   n_all_out  how many there would be without the limit, or NULL
+ *   cut_out    the text of the ids that were cut, "" for none, or NULL; free with free()
+ * RP_E_ARG: text is not UTF-8 (logged with the byte offset).
+ */
+rp_status rp_tokenizer_encode(const rp_tokenizer *tokenizer, const char *text, int32_t *ids, int max,
+                              int *n_out, int *n_all_out, char **cut_out);
+
+#endif
