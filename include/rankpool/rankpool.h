@@ -190,7 +190,8 @@ RP_API rp_status rp_list(const char *kind, size_t index, const char **name_out,
                          const char **help_out);
 
 /* What this build and this machine have and, with a pool, what each rank is bound to, as text for a
- * person. Collective when pool is not NULL; the text is the same on all ranks. Free with rp_free. */
+ * person. With a pool: called on rank 0 while the others serve. NULL on failure (logged). Free with
+ * rp_free. */
 RP_API char *rp_info(rankpool *pool);
 RP_API void rp_free(void *text);
 

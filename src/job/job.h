@@ -1,0 +1,75 @@
+/*
+ * job.h - one job on rank 0: its state, and the stages that job_run.c calls in order.
+ */
+#ifndef RP_JOB_H
+#define RP_JOB_H
+
+#include "job/job_resident.h"
+#include "job/job_settings.h"
+
+#include <rankpool/rankpool.h>
+
+/* Measured on rank 0, seconds. */
+typedef struct {
+    double encode, sample, decode, write, total;
+    double *step; /* [n_steps] */
+} rp_job_times;
+
+typedef struct {
+    rankpool *pool;
+    const rp_settings *settings;
+    rp_job_params params;
+    const rp_hooks *hooks;      /* or NULL */
+
+    int c, h, w;                /* latent */
+    size_t n_elems;             /* of one image's latents */
+    float *sigma;               /* [steps + 1] */
+    int *eval_step;             /* [n_evals] the step that each model call belongs to */
+    int n_evals, eval_done;
+
+    float *x;                   /* [images, c, h, w] */
+    float *work;                /* the sampler's history */
+    float *velocity;            /* [images, c, h, w] merged prediction */
+    float *preds;               /* [units, c, h, w] of one wave */
+    rp_unit *units;
+    float cost[RP_GUIDE_BRANCHES];
+    rp_sample_state sampler;
+
+    uint8_t **rgb;              /* [images] pictures [height, width, 3] */
+    char **files;               /* [images] output names, NULL entries when none is written */
+    char *report;
+    double started;             /* clock at the first step */
+    rp_job_times times;
+    rp_rank_stats *stats;       /* [n_ranks] */
+    double pool_busy_base;
+} rp_job;
+
+struct rp_result {
+    int n_images, width, height;
+    uint8_t **rgb;
+    char *report;
+    rp_job_times times;         /* step is NULL here */
+    double open_seconds, steps_per_second;
+    int n_ranks;
+    rp_rank_stats *stats;
+};
+
+/* job_run.c: everything, top to bottom. See rp_generate. */
+rp_status rp_job_run(rankpool *pool, const rp_settings *settings, const rp_hooks *hooks,
+                     rp_result **result_out);
+
+/* job_start.c: sizes, output names and inputs checked before any work; latents from seed or file. */
+rp_status rp_job_check(rp_job *job);
+rp_status rp_job_start_latents(rp_job *job);
+/* job_prompt.c: prompt and negative prompt -> pool->load.embeds */
+rp_status rp_job_encode(rp_job *job);
+/* job_output.c: decode to job->rgb; write pictures, latents, report. */
+rp_status rp_job_decode(rp_job *job);
+rp_status rp_job_write(rp_job *job);
+/* job_report.c: the report as JSON text; NULL when out of memory. Free with free(). */
+char *rp_job_report(const rp_job *job);
+
+/* Tell the caller where the job is; RP_E_CANCEL when it wants to stop. */
+rp_status rp_job_progress(const rp_job *job, const char *phase, int step);
+
+#endif

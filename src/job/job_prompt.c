@@ -1,0 +1,110 @@
+/* job_prompt.c - prompts to conditions, as diffusers' Lumina2Pipeline.encode_prompt. */
+#include "job/job.h"
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define JOIN " <Prompt Start> "
+
+/* Tokens that both the transformer's positions and the text encoder's can count. */
+static int token_limit(const rp_job *job)
+{
+    const rp_pipeline *p = &job->pool->pipeline;
+    int limit            = job->params.max_tokens;
+
+    limit = p->denoiser_info.max_cond_tokens < limit ? p->denoiser_info.max_cond_tokens : limit;
+    return p->encoder_info.max_tokens < limit ? p->encoder_info.max_tokens : limit;
+}
+
+/* ids [limit] of one text; a warning says what was cut. */
+static rp_status tokenize(const rp_job *job, const char *what, const char *text, int32_t *ids, int limit,
+                          int *n_out)
+{
+    char *cut = NULL;
+    int n_all = 0;
+
+    RP_TRY(rp_tokenizer_encode(job->pool->pipeline.tokenizer, text, ids, limit, n_out, &n_all, &cut));
+    if (n_all > *n_out) {
+        RP_WARN("the %s has %d tokens, %d are used; cut: '%s'", what, n_all, *n_out, cut);
+    }
+    free(cut);
+    if (*n_out == 0) {
+        return RP_FAIL(RP_E_ARG, "the %s gives no tokens: this tokenizer has no <bos>", what);
+    }
+    return RP_OK;
+}
+
+/* One condition's rows after those that are there already. */
+static rp_status append_condition(rp_job *job, const int32_t *ids, int n, size_t *used)
+{
+    rp_job_load *load    = &job->pool->load;
+    const rp_pipeline *p = &job->pool->pipeline;
+    const size_t dim     = (size_t)p->encoder_info.dim;
+
+    RP_TRY(p->encoder->encode(p->encoder_self, ids, n, job->params.softcap, -2,
+                              load->embeds + *used * dim));
+    load->n_tokens[load->n_conds++] = n;
+    *used += (size_t)n;
+    return RP_OK;
+}
+
+static bool is_guided(const rp_job *job)
+{
+    int branches[RP_GUIDE_BRANCHES];
+
+    for (int step = 0; step < job->params.steps; step++) {
+        if (job->params.guider->plan(&job->params.guide, step, job->params.steps, branches) > 1) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The system prompt goes before the prompt only; the negative prompt stands alone (diffusers). */
+static char *whole_prompt(const rp_job_params *p)
+{
+    if (p->system_prompt[0] == '\0') {
+        return strdup(p->prompt);
+    }
+    return rp_mem_printf("%s" JOIN "%s", p->system_prompt, p->prompt);
+}
+
+rp_status rp_job_encode(rp_job *job)
+{
+    const double begin = rp_clock_now();
+    const int limit    = token_limit(job);
+    rp_job_load *load  = &job->pool->load;
+    char *prompt       = whole_prompt(&job->params);
+    int32_t *ids       = NULL;
+    int n_positive = 0, n_negative = 0;
+    size_t used  = 0;
+    rp_status st = RP_OK;
+
+    RP_TRY_OUT(rp_job_progress(job, "encode", 0));
+    RP_TRY_OUT(rp_mem_new(2 * (size_t)limit, sizeof(*ids), "tokens", (void **)&ids));
+    if (prompt == NULL) {
+        st = RP_FAIL(RP_E_NOMEM, "no memory for the prompt");
+        goto out;
+    }
+    RP_TRY_OUT(tokenize(job, "prompt", prompt, ids, limit, &n_positive));
+    if (is_guided(job)) {
+        RP_TRY_OUT(tokenize(job, "negative prompt", job->params.negative, ids + limit, limit, &n_negative));
+    }
+    RP_TRY_OUT(rp_load_reserve(load, 0, (size_t)(n_positive + n_negative) *
+                                            (size_t)job->pool->pipeline.encoder_info.dim));
+    load->n_conds = 0;
+    RP_TRY_OUT(append_condition(job, ids, n_positive, &used));
+    if (n_negative > 0) {
+        RP_TRY_OUT(append_condition(job, ids + limit, n_negative, &used));
+    }
+    job->times.encode = rp_clock_now() - begin;
+out:
+    free(prompt);
+    free(ids);
+    return st;
+}

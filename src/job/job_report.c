@@ -1,0 +1,134 @@
+/* job_report.c - a job's numbers, as JSON and one by one. */
+#include "job/job.h"
+
+#include <cjson/cJSON.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* cJSON's Add... return NULL when out of memory; every result goes through here. */
+static bool num(cJSON *to, const char *key, double value)
+{
+    return cJSON_AddNumberToObject(to, key, value) != NULL;
+}
+
+static bool add_times(cJSON *root, const rp_job *job)
+{
+    const rp_job_times *t = &job->times;
+
+    return num(root, "open_seconds", job->pool->open_seconds) && num(root, "encode_seconds", t->encode) &&
+           num(root, "sample_seconds", t->sample) && num(root, "decode_seconds", t->decode) &&
+           num(root, "write_seconds", t->write) &&
+           num(root, "steps_per_second", job->params.steps / t->sample) &&
+           num(root, "images_per_second", job->params.images / (t->encode + t->sample + t->decode));
+}
+
+static bool add_steps(cJSON *root, const rp_job *job)
+{
+    cJSON *steps = cJSON_CreateDoubleArray(job->times.step, job->params.steps);
+
+    return steps != NULL && cJSON_AddItemToObject(root, "step_seconds", steps);
+}
+
+static bool add_ranks(cJSON *root, const rp_job *job)
+{
+    cJSON *ranks = cJSON_AddArrayToObject(root, "ranks");
+    bool ok      = ranks != NULL;
+
+    for (int r = 0; ok && r < rp_ctrl_n_ranks(job->pool->ctrl); r++) {
+        cJSON *row = cJSON_CreateObject();
+        ok = row != NULL && cJSON_AddItemToArray(ranks, row) && num(row, "rank", r) &&
+             cJSON_AddStringToObject(row, "host", rp_ctrl_host(job->pool->ctrl, r)) != NULL &&
+             num(row, "units", (double)job->stats[r].n_units) &&
+             num(row, "busy_seconds", job->stats[r].busy_s) &&
+             num(row, "idle_seconds", job->stats[r].idle_s) &&
+             num(row, "wire_seconds", job->stats[r].wire_s);
+    }
+    return ok;
+}
+
+static bool add_files(cJSON *root, const rp_job *job)
+{
+    cJSON *files = cJSON_AddArrayToObject(root, "files");
+    bool ok      = files != NULL;
+
+    for (int i = 0; ok && i < job->params.images; i++) {
+        if (job->files[i] != NULL) {
+            cJSON *name = cJSON_CreateString(job->files[i]);
+            ok          = name != NULL && cJSON_AddItemToArray(files, name);
+        }
+    }
+    return ok;
+}
+
+char *rp_job_report(const rp_job *job)
+{
+    char *settings = rp_settings_json(job->settings, 0, NULL);
+    cJSON *root    = cJSON_CreateObject();
+    char *text     = NULL;
+
+    if (root != NULL && settings != NULL &&
+        cJSON_AddStringToObject(root, "rankpool", RP_VERSION) != NULL &&
+        cJSON_AddStringToObject(root, "model", job->pool->pipeline.dir) != NULL &&
+        cJSON_AddRawToObject(root, "settings", settings) != NULL &&
+        num(root, "width", job->params.width) && num(root, "height", job->params.height) &&
+        num(root, "n_ranks", rp_ctrl_n_ranks(job->pool->ctrl)) &&
+        num(root, "threads_per_rank", job->pool->n_threads) &&
+        cJSON_AddStringToObject(root, "transport", job->pool->xport->name) != NULL &&
+        cJSON_AddStringToObject(root, "backend", job->pool->backend.ops->name) != NULL &&
+        add_times(root, job) && add_steps(root, job) && add_ranks(root, job) && add_files(root, job)) {
+        text = cJSON_Print(root);
+    }
+    cJSON_Delete(root);
+    free(settings);
+    return text;
+}
+
+/* ---- one number by name */
+
+static double rank_number(const rp_result *result, const char *name)
+{
+    int rank = 0, used = 0;
+
+    if (sscanf(name, "rank%d.%n", &rank, &used) != 1 || used == 0 || rank < 0 || rank >= result->n_ranks) {
+        return NAN;
+    }
+    const rp_rank_stats *s = &result->stats[rank];
+    const struct {
+        const char *name;
+        double value;
+    } rows[] = {{"busy_seconds", s->busy_s},
+                {"idle_seconds", s->idle_s},
+                {"wire_seconds", s->wire_s},
+                {"units", (double)s->n_units}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        if (strcmp(name + used, rows[i].name) == 0) {
+            return rows[i].value;
+        }
+    }
+    return NAN;
+}
+
+double rp_result_number(const rp_result *result, const char *name)
+{
+    const struct {
+        const char *name;
+        double value;
+    } rows[] = {{"sample_seconds", result->times.sample},
+                {"steps_per_second", result->steps_per_second},
+                {"total_seconds", result->times.total},
+                {"encode_seconds", result->times.encode},
+                {"decode_seconds", result->times.decode},
+                {"write_seconds", result->times.write},
+                {"open_seconds", result->open_seconds},
+                {"n_ranks", result->n_ranks}};
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        if (strcmp(name, rows[i].name) == 0) {
+            return rows[i].value;
+        }
+    }
+    return rank_number(result, name);
+}

@@ -1,0 +1,292 @@
+/* job_resident.c - open, serve and close what stays on a rank. */
+#include "job/job_resident.h"
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/outfile.h"
+#include "job/job_build.h"
+#include "job/job_settings.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FIRST_MESSAGE_BYTES 4096
+
+/* ---- one unit, as the pool sees it */
+
+static bool is_finite(const float *x, size_t n)
+{
+    float sum = 0; /* 0 * x is NaN for infinite and NaN x; one pass, no branch */
+
+    for (size_t i = 0; i < n; i++) {
+        sum += 0.0f * x[i];
+    }
+    return sum == 0.0f;
+}
+
+static rp_status eval_unit(void *arg, const rp_unit *unit, int eval, const void *in, void *out)
+{
+    rankpool *pool          = arg;
+    const rp_pipeline *p    = &pool->pipeline;
+    const rp_job_load *load = &pool->load;
+
+    RP_TRY(p->denoiser->predict(p->denoiser_self, unit->cond, eval, in, out));
+    RP_TRY(pool->backend.ops->sync(pool->backend.self));
+    if (!is_finite(out, (size_t)load->c * (size_t)load->h * (size_t)load->w)) {
+        return RP_FAIL(RP_E_MODEL, "the prediction is not finite (latents or weights too large?)");
+    }
+    return RP_OK;
+}
+
+static rp_status open_pool(rankpool *pool)
+{
+    const rp_pool_params params = {
+        .ctrl   = pool->ctrl,
+        .xport  = pool->xport,
+        .eval   = eval_unit,
+        .arg    = pool,
+        .memory = {.alloc   = pool->backend.ops->alloc,
+                   .release = pool->backend.ops->release,
+                   .self    = pool->backend.self},
+    };
+    return rp_pool_open(&params, &pool->pool);
+}
+
+/* ---- opening */
+
+static rp_status choose_threads(const rp_settings *settings, rankpool *pool)
+{
+    const int n_ranks = rp_ctrl_n_ranks(pool->ctrl);
+    const int me      = rp_ctrl_rank(pool->ctrl);
+    uint64_t *hashes  = NULL;
+    int n_sharing     = 0;
+
+    RP_TRY(rp_mem_new((size_t)n_ranks, sizeof(*hashes), "masks", (void **)&hashes));
+    rp_status st = rp_ctrl_allgather(pool->ctrl, &pool->topo.mask_hash, sizeof(*hashes), hashes);
+    for (int r = 0; st == RP_OK && r < n_ranks; r++) {
+        n_sharing += hashes[r] == pool->topo.mask_hash &&
+                     strcmp(rp_ctrl_host(pool->ctrl, r), rp_ctrl_host(pool->ctrl, me)) == 0;
+    }
+    pool->n_threads = (int)rp_settings_int(settings, RP_OPTION_THREADS,
+                                           rp_topo_threads(pool->topo.n_cores, n_sharing));
+    free(hashes);
+    return st;
+}
+
+static rp_status choose_backend(const rp_settings *settings, rankpool *pool)
+{
+    const char *name = rp_settings_text(settings, RP_OPTION_BACKEND);
+
+    for (const rp_backend_ops *const *row = rp_backend_list; *row != NULL; row++) {
+        if (strcmp(name, (*row)->name) == 0 || (strcmp(name, "auto") == 0 && (*row)->usable())) {
+            if (!(*row)->usable()) {
+                return RP_FAIL(RP_E_UNSUP, "backend %s cannot work on this machine", name);
+            }
+            pool->backend.ops = *row;
+            return (*row)->open(&(rp_backend_params){.n_threads = pool->n_threads},
+                                &pool->backend.self);
+        }
+    }
+    return RP_FAIL(RP_E_UNSUP, "no backend works on this machine");
+}
+
+/* Each rank's own part of opening; no communication inside. */
+static rp_status open_local(const rp_settings *settings, rankpool *pool)
+{
+    RP_TRY(choose_backend(settings, pool));
+    return rp_pipeline_open(rp_settings_text(settings, RP_OPTION_MODEL), pool->backend,
+                            rp_ctrl_rank(pool->ctrl) == 0, &pool->pipeline);
+}
+
+/* What must be the same everywhere for the same bits and for messages to mean the same. */
+typedef struct {
+    uint8_t build[RP_BUILD_ID_BYTES];
+    uint64_t model;
+} identity;
+
+static rp_status compare_ranks(rankpool *pool)
+{
+    const int n_ranks = rp_ctrl_n_ranks(pool->ctrl);
+    identity mine     = {.model = pool->pipeline.fingerprint};
+    identity *all     = NULL;
+
+    rp_build_id(mine.build);
+    RP_TRY(rp_mem_new((size_t)n_ranks, sizeof(*all), "identities", (void **)&all));
+    rp_status st = rp_ctrl_allgather(pool->ctrl, &mine, sizeof(mine), all);
+    for (int r = 1; st == RP_OK && r < n_ranks; r++) {
+        const bool other_build = memcmp(all[r].build, all[0].build, sizeof(mine.build)) != 0;
+        if (other_build || all[r].model != all[0].model) {
+            st = other_build ? RP_E_UNSUP : RP_E_FORMAT;
+            if (rp_ctrl_rank(pool->ctrl) == 0) {
+                RP_ERROR("rank %d on host %s has another %s than rank 0 on host %s: %s", r,
+                         rp_ctrl_host(pool->ctrl, r), other_build ? "build of rankpool" : "model",
+                         rp_ctrl_host(pool->ctrl, 0),
+                         other_build ? "start the same program on all hosts"
+                                     : "give all ranks the same --model folder");
+            }
+        }
+    }
+    free(all);
+    return st;
+}
+
+/* Collective from here on: every early return is taken by all ranks alike. */
+static rp_status open_together(const rp_settings *settings, rankpool *pool)
+{
+    rp_ctrl *ctrl = pool->ctrl;
+    rp_job_params params;
+
+    RP_TRY(rp_ctrl_agree(ctrl, rp_job_params_read(settings, &params), "reading the settings"));
+    RP_TRY(rp_ctrl_agree(ctrl, rp_topo_read(&pool->topo), "reading the topology"));
+    RP_TRY(choose_threads(settings, pool));
+    RP_TRY(rp_ctrl_agree(ctrl, open_local(settings, pool), "opening the model"));
+    RP_TRY(compare_ranks(pool));
+    RP_TRY(rp_ctrl_agree(ctrl,
+                         rp_xport_choose(rp_settings_text(settings, RP_OPTION_TRANSPORT), ctrl,
+                                         &pool->xport),
+                         "choosing the transport"));
+    const rp_status st =
+        rp_mem_new(FIRST_MESSAGE_BYTES, 1, "messages", (void **)&pool->message);
+    pool->message_bytes = st == RP_OK ? FIRST_MESSAGE_BYTES : 0;
+    RP_TRY(rp_ctrl_agree(ctrl, st, "making room for messages"));
+    return open_pool(pool);
+}
+
+rp_status rp_resident_open(const rp_settings *settings, rankpool **out)
+{
+    const double start   = rp_clock_now();
+    const bool force_mpi = strcmp(rp_settings_text(settings, RP_OPTION_TRANSPORT), "mpi") == 0;
+    rankpool *pool       = calloc(1, sizeof(*pool));
+
+    if (pool == NULL) {
+        return RP_FAIL(RP_E_NOMEM, "no memory for the pool");
+    }
+    rp_log_quiet(rp_settings_on(settings, RP_OPTION_QUIET));
+    rp_status st = rp_ctrl_open(force_mpi, &pool->ctrl);
+    if (st == RP_OK) {
+        rp_ctrl_on_lost(rp_outfile_unlink_pending);
+        st = open_together(settings, pool);
+    }
+    if (st != RP_OK) {
+        pool->failed = st;
+        rp_resident_close(pool);
+        return st;
+    }
+    pool->open_seconds = rp_clock_now() - start;
+    *out               = pool;
+    return RP_OK;
+}
+
+/* ---- closing */
+
+static void free_parts(rankpool *pool)
+{
+    rp_pool_close(pool->pool);
+    rp_pipeline_close(&pool->pipeline);
+    if (pool->backend.ops != NULL) {
+        pool->backend.ops->close(pool->backend.self);
+    }
+    free(pool->load.sigma);
+    free(pool->load.embeds);
+    free(pool->message);
+    rp_ctrl_close(pool->ctrl);
+    free(pool);
+}
+
+void rp_resident_close(rankpool *pool)
+{
+    if (pool == NULL) {
+        return;
+    }
+    /* Other ranks sit in serve only once the pool is open. */
+    if (pool->pool != NULL && rp_ctrl_rank(pool->ctrl) == 0) {
+        (void)rp_resident_tell(pool, (int32_t[]){RP_MSG_STOP, (int32_t)pool->failed}, 2);
+    }
+    free_parts(pool);
+}
+
+rp_status rp_resident_tell(rankpool *pool, const int32_t *message, int n)
+{
+    for (int r = 1; r < rp_ctrl_n_ranks(pool->ctrl); r++) {
+        RP_TRY(rp_ctrl_send(pool->ctrl, r, message, (size_t)n * sizeof(*message)));
+    }
+    return RP_OK;
+}
+
+/* ---- residency for comparison: everything but the weights goes and comes back */
+
+rp_status rp_resident_reopen(rankpool *pool)
+{
+    const rp_pipeline *p = &pool->pipeline;
+
+    rp_pool_close(pool->pool);
+    pool->pool = NULL;
+    p->denoiser->trim(p->denoiser_self);
+    rp_status st = pool->backend.ops->restart(pool->backend.self);
+    RP_TRY(rp_ctrl_agree(pool->ctrl, st, "opening the backend again"));
+    RP_TRY(open_pool(pool));
+    if (pool->load.n_conds == 0) { /* no job was loaded yet */
+        return RP_OK;
+    }
+    return rp_ctrl_agree(pool->ctrl, rp_load_apply(pool), "setting the job up again");
+}
+
+rp_status rp_resident_reset(rankpool *pool)
+{
+    RP_TRY(rp_resident_tell(pool, &(int32_t){RP_MSG_RESET}, 1));
+    return rp_resident_reopen(pool);
+}
+
+/* ---- serving */
+
+static rp_status serve_one(rankpool *pool, size_t n_bytes, bool *stop)
+{
+    switch (pool->message[0]) {
+    case RP_MSG_WAVE:
+        return rp_pool_serve_wave(pool->pool, pool->message, n_bytes);
+    case RP_MSG_LOAD:
+        return rp_load_receive(pool);
+    case RP_MSG_RESET:
+        return rp_resident_reopen(pool);
+    case RP_MSG_INFO:
+        return rp_info_answer(pool);
+    case RP_MSG_STOP:
+        *stop = true;
+        return (rp_status)pool->message[1];
+    default:
+        return RP_FAIL(RP_E_MPI, "message %d from rank 0 is not known", (int)pool->message[0]);
+    }
+}
+
+/* A failure that rank 0 knows of (it agreed, or the wave reported it) ends in its STOP; any other one
+ * would leave rank 0 waiting for this rank, so it ends the job. */
+rp_status rp_resident_serve(rankpool *pool)
+{
+    rp_status st = RP_OK;
+    bool stop    = false;
+
+    if (rp_ctrl_rank(pool->ctrl) == 0) {
+        return RP_FAIL(RP_E_ARG, "rank 0 generates; only other ranks serve");
+    }
+    while (!stop) {
+        size_t n_bytes = 0;
+        st = rp_ctrl_recv(pool->ctrl, pool->message, pool->message_bytes, &n_bytes);
+        if (st == RP_OK && n_bytes >= sizeof(int32_t)) {
+            st = serve_one(pool, n_bytes, &stop);
+        }
+        if (!stop && (st == RP_E_MPI || st == RP_E_PEER)) {
+            char text[RP_LOG_LINE_BYTES];
+            rp_log_hold(false);
+            rp_log_take(text, sizeof(text));
+            RP_ERROR("rank %d on host %s cannot go on: %s", rp_ctrl_rank(pool->ctrl),
+                     rp_ctrl_host(pool->ctrl, rp_ctrl_rank(pool->ctrl)), text);
+            rp_ctrl_abort(pool->ctrl, 1);
+            return st;
+        }
+    }
+    return st;
+}

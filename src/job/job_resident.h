@@ -1,0 +1,76 @@
+/*
+ * job_resident.h - what stays on a rank from rp_open to rp_close, and the messages between ranks.
+ */
+#ifndef RP_JOB_RESIDENT_H
+#define RP_JOB_RESIDENT_H
+
+#include "ctrl/ctrl.h"
+#include "guide/guide.h"
+#include "job/job_pipeline.h"
+#include "pool/pool.h"
+#include "tensor/tensor_ops.h"
+#include "topo/topo.h"
+
+#include <rankpool/rankpool.h>
+
+/* Everything a rank needs to set its model up for a job; the same on all ranks. */
+typedef struct {
+    int32_t c, h, w;      /* latent */
+    int32_t n_evals, n_conds, n_images;
+    int32_t n_tokens[RP_GUIDE_BRANCHES];
+    float *sigma;         /* [n_evals] */
+    float *embeds;        /* conditions one after the other, [sum n_tokens, cond_dim] */
+    size_t sigma_room, embeds_room; /* elements allocated; they grow only */
+} rp_job_load;
+
+struct rankpool {
+    rp_ctrl *ctrl;
+    rp_topo topo;
+    int n_threads;
+    rp_backend backend;
+    const rp_xport_ops *xport;
+    rp_pipeline pipeline;
+    rp_pool *pool;
+    rp_job_load load;
+    double open_seconds;
+    int32_t *message;        /* receive buffer of a serving rank */
+    size_t message_bytes;
+    rp_status failed;        /* status that ended the pool, sent with STOP */
+};
+
+/* Messages of rank 0 (rp_ctrl_send); the first int32. RP_MSG_WAVE is the pool's. */
+enum {
+    RP_MSG_LOAD = 2, /* a job: header below, then broadcasts; ends in agreement */
+    RP_MSG_RESET,    /* close the pool and open it again; ends in agreement */
+    RP_MSG_INFO,     /* rp_info: a gather follows */
+    RP_MSG_STOP      /* {RP_MSG_STOP, status}: serve returns that status */
+};
+
+/* Collective. See rp_open, rp_close, rp_serve. */
+rp_status rp_resident_open(const rp_settings *settings, rankpool **out);
+void rp_resident_close(rankpool *pool);
+rp_status rp_resident_serve(rankpool *pool);
+
+/* Rank 0: send the same message of n int32 to every other rank. */
+rp_status rp_resident_tell(rankpool *pool, const int32_t *message, int n);
+
+/* All ranks: close and open again what residency keeps: threads, buffers, connections, tables; not the
+ * weights. Rank 0 calls rp_resident_reset, which tells the others. */
+rp_status rp_resident_reset(rankpool *pool);
+rp_status rp_resident_reopen(rankpool *pool);
+
+/*
+ * job_load.c. Rank 0: give pool->load to every rank and set all models up; other ranks: receive it after
+ * RP_MSG_LOAD. Collective, ends in agreement. Rank 0 has filled pool->load (room by rp_load_reserve).
+ */
+rp_status rp_load_send(rankpool *pool);
+rp_status rp_load_receive(rankpool *pool);
+rp_status rp_load_reserve(rp_job_load *load, size_t n_sigma, size_t n_embeds);
+/* Set the model and the pool's slots up from pool->load; also after a reset. Local. */
+rp_status rp_load_apply(rankpool *pool);
+
+/* The text of rp_info; NULL pool: this build and machine only. */
+char *rp_info_text(rankpool *pool);
+rp_status rp_info_answer(rankpool *pool); /* a serving rank's part */
+
+#endif

@@ -1,0 +1,149 @@
+/* job_start.c - a job's sizes, names and first latents: what can be refused is refused here. */
+#include "job/job.h"
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/outfile.h"
+#include "base/randn.h"
+#include "weights/safetensors.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- sizes */
+
+static rp_status check_side(const rp_job *job, const char *name, int *px, int *latent)
+{
+    const rp_pipeline *p = &job->pool->pipeline;
+    const int scale      = p->vae_info.scale;
+    const int multiple   = scale * p->denoiser_info.patch;
+    const int largest    = scale * p->denoiser_info.max_latent_size;
+
+    if (*px == 0) {
+        *px = scale * p->denoiser_info.native_size;
+    }
+    if (*px % multiple != 0 || *px > largest) {
+        return RP_FAIL(RP_E_ARG, "%s %d is not allowed; model %s takes multiples of %d up to %d", name,
+                       *px, rp_pipeline_name(p), multiple, largest);
+    }
+    *latent = *px / scale;
+    return RP_OK;
+}
+
+/* ---- output names */
+
+/* "a/heart.png" and image 3 of several -> "a/heart-0003.png". */
+static char *numbered_name(const char *out, int image, int n_images)
+{
+    const char *dot   = strrchr(out, '.');
+    const char *slash = strrchr(out, '/');
+
+    if (n_images == 1) {
+        return strdup(out);
+    }
+    if (dot == NULL || (slash != NULL && dot < slash)) {
+        dot = out + strlen(out);
+    }
+    return rp_mem_printf("%.*s-%04d%s", (int)(dot - out), out, image, dot);
+}
+
+static rp_status check_pictures(rp_job *job)
+{
+    const rp_job_params *p = &job->params;
+    const size_t n         = strlen(p->out);
+
+    RP_TRY(rp_mem_new((size_t)p->images, sizeof(char *), "names", (void **)&job->files));
+    if (n == 0) {
+        return RP_OK;
+    }
+    if (n < 5 || strcmp(p->out + n - 4, ".png") != 0) {
+        return RP_FAIL(RP_E_ARG, "out: '%s' is not allowed; a picture's name ends in .png", p->out);
+    }
+    for (int i = 0; i < p->images; i++) {
+        job->files[i] = numbered_name(p->out, i, p->images);
+        if (job->files[i] == NULL) {
+            return RP_FAIL(RP_E_NOMEM, "no memory for a file name");
+        }
+        RP_TRY(rp_outfile_check(job->files[i], p->overwrite));
+    }
+    return RP_OK;
+}
+
+rp_status rp_job_check(rp_job *job)
+{
+    rp_job_params *p = &job->params;
+
+    RP_TRY(check_side(job, "width", &p->width, &job->w));
+    RP_TRY(check_side(job, "height", &p->height, &job->h));
+    job->c       = job->pool->pipeline.denoiser_info.latent_channels;
+    job->n_elems = (size_t)job->c * (size_t)job->h * (size_t)job->w;
+    RP_TRY(check_pictures(job));
+    if (p->latents_out[0] != '\0') {
+        RP_TRY(rp_outfile_check(p->latents_out, p->overwrite));
+    }
+    if (p->report[0] != '\0') {
+        RP_TRY(rp_outfile_check(p->report, p->overwrite));
+    }
+    return RP_OK;
+}
+
+/* ---- latents */
+
+static rp_status check_latents(const rp_job *job, const rp_tensor *t)
+{
+    const int64_t want[4] = {job->params.images, job->c, job->h, job->w};
+    const int skip        = t->n_dims == 3 && job->params.images == 1; /* [c, h, w] of one image */
+    bool fits             = t->dtype == RP_F32 && t->n_dims == 4 - skip;
+
+    for (int i = 0; fits && i < t->n_dims; i++) {
+        fits = t->dim[i] == want[i + skip];
+    }
+    if (!fits) {
+        return RP_FAIL(RP_E_FORMAT,
+                       "%s: tensor 'latents' must be F32 [%d, %d, %d, %d] (images, channels, height, "
+                       "width) for this job",
+                       job->params.latents_in, job->params.images, job->c, job->h, job->w);
+    }
+    for (int64_t i = 0; i < rp_tensor_elems(t); i++) {
+        if (!isfinite(((const float *)t->data)[i])) {
+            return RP_FAIL(RP_E_FORMAT, "%s: element %lld of 'latents' is not finite",
+                           job->params.latents_in, (long long)i);
+        }
+    }
+    return RP_OK;
+}
+
+static rp_status read_latents(rp_job *job)
+{
+    rp_safetensors *file = NULL;
+    rp_tensor tensor;
+    rp_status st = RP_OK;
+
+    RP_TRY_OUT(rp_safetensors_open(job->params.latents_in, &file));
+    if (rp_safetensors_find(file, "latents", &tensor) != RP_OK) {
+        st = RP_FAIL(RP_E_FORMAT, "%s holds no tensor 'latents'", job->params.latents_in);
+        goto out;
+    }
+    RP_TRY_OUT(check_latents(job, &tensor));
+    memcpy(job->x, tensor.data, (size_t)rp_tensor_elems(&tensor) * sizeof(float));
+out:
+    rp_safetensors_close(file);
+    return st;
+}
+
+rp_status rp_job_start_latents(rp_job *job)
+{
+    const int n = job->params.images;
+
+    RP_TRY(rp_mem_new((size_t)n * job->n_elems, sizeof(float), "latents", (void **)&job->x));
+    if (job->params.latents_in[0] != '\0') {
+        return read_latents(job);
+    }
+    for (int i = 0; i < n; i++) {
+        rp_randn(job->params.seed + (uint64_t)i, job->x + (size_t)i * job->n_elems, job->n_elems);
+    }
+    return RP_OK;
+}
