@@ -18,9 +18,10 @@
 enum { RP_BRANCH_POSITIVE = 0, RP_BRANCH_NEGATIVE = 1 };
 
 typedef struct {
-    float scale;      /* guidance scale; > 1 turns guidance on (diffusers) */
-    bool renorm;      /* cfg_normalization */
-    float truncation; /* cfg_trunc_ratio: guidance only while (step + 1) / n_steps <= this */
+    float scale;       /* guidance scale; > 1 turns guidance on (diffusers) */
+    bool renorm;       /* cfg_normalization */
+    double truncation; /* cfg_trunc_ratio: guidance only while (step + 1) / n_steps <= this, in double
+                          precision as in Python; 0.7 means the decimal fraction */
 } rp_guide_params;
 
 typedef struct {
