@@ -10,22 +10,24 @@
 #include <stdint.h>
 
 /* rgb_f32 [3, h, w], about -1 to 1 -> rgb [h, w, 3]: round(clamp(x / 2 + 0.5, 0, 1) * 255), halves to
- * even as numpy.round (diffusers' VaeImageProcessor). */
+ * even as numpy.round (diffusers' VaeImageProcessor); NaN gives 0. */
 void rp_image_from_f32(const float *rgb_f32, int h, int w, uint8_t *rgb);
 
-/* Write rgb [h, w, 3]. `settings` is JSON text for the iTXt chunk "rankpool", or NULL; `software` goes to
- * "Software". The same pixels and text give the same bytes (no time stamp). RP_E_IO, RP_E_EXISTS. */
+/* Write rgb [h, w, 3]. `settings` is JSON text in UTF-8 for the iTXt chunk "rankpool" (at most 512 KiB),
+ * or NULL; the program's name and version go to "Software". The same pixels and text give the same bytes
+ * (no time stamp). RP_E_ARG (size not 1 to 65536, bad text), RP_E_IO, RP_E_EXISTS, RP_E_NOMEM. */
 rp_status rp_image_write_png(const char *path, const uint8_t *rgb, int w, int h, const char *settings,
                              int overwrite);
 
-/* Text of the chunk "rankpool" of a PNG. RP_E_IO, RP_E_FORMAT (no PNG, damaged, no such chunk; logged).
- * Free with free(). */
+/* Text of the chunk "rankpool" of a PNG, from before or after the pixels, which are checked but not
+ * decoded. RP_E_IO, RP_E_FORMAT (no PNG, damaged, not one such chunk, not UTF-8; logged). Free with
+ * free(). */
 rp_status rp_image_read_settings(const char *path, char **settings_out);
 /* The same over bytes (fuzzing). */
 rp_status rp_image_parse_settings(const char *name, const uint8_t *bytes, size_t n_bytes,
                                   char **settings_out);
 
-/* n pictures of [h, w, 3] side by side, `columns` a row, white where there is none. RP_E_ARG, RP_E_IO,
+/* n pictures of [h, w, 3] side by side, `columns` (or n, if that is less) a row, white where there is none. RP_E_ARG, RP_E_IO,
  * RP_E_EXISTS, RP_E_NOMEM. */
 rp_status rp_image_write_sheet(const char *path, const uint8_t *const *rgb, int n, int w, int h,
                                int columns, int overwrite);

@@ -5,8 +5,10 @@
  * "data_offsets": [begin, end]}, ..., "__metadata__": {..}}, then the data that offsets count from.
  * Source: github.com/huggingface/safetensors, "Format".
  *
- * Files come from strangers. Everything is checked at open: header length, JSON, types, shapes
- * against byte counts, offsets inside the file and without overlap, names without duplicates.
+ * Files come from strangers. Everything is checked at open: header length (at most 100 MB, as in the
+ * reference), JSON, types, shapes against byte counts, offsets inside the file and without overlap,
+ * names without duplicates. Gaps between tensors are allowed. A file that another program cuts short
+ * while it is mapped ends the process with SIGBUS: replace files by renaming, never in place.
  */
 #ifndef RP_SAFETENSORS_H
 #define RP_SAFETENSORS_H
@@ -29,10 +31,17 @@ rp_status rp_safetensors_open_bytes(const char *name, const void *bytes, size_t 
                                     rp_safetensors **out);
 void rp_safetensors_close(rp_safetensors *file); /* NULL is allowed */
 
-/* Number of tensors; the i-th in file order. Names and data are borrowed until close. Element types
- * that rankpool has no use for (I64, F64, F8 ...) have *known = 0 and data NULL. */
+/* Number of tensors; the i-th in file order. Names and data are borrowed until close. Data is aligned to
+ * its element (a tensor that is not in the file is copied). Element types that rankpool has no use for
+ * (I64, F64, F8 ...) and more than RP_TENSOR_DIMS dims have *known = 0, dtype RP_N_DTYPES, data NULL. */
 size_t rp_safetensors_count(const rp_safetensors *file);
 const char *rp_safetensors_at(const rp_safetensors *file, size_t i, rp_tensor *tensor_out, int *known);
+
+/* Element type of the i-th tensor as the header names it, "BF16" or "I64", for messages. Static. */
+const char *rp_safetensors_type(const rp_safetensors *file, size_t i);
+
+/* Bytes of all tensors together. */
+uint64_t rp_safetensors_bytes(const rp_safetensors *file);
 
 /* RP_E_ABSENT without a log line when there is no such (usable) tensor. */
 rp_status rp_safetensors_find(const rp_safetensors *file, const char *name, rp_tensor *out);
@@ -50,7 +59,9 @@ typedef struct {
 } rp_named_tensor;
 
 /* Write a file whole (base/outfile.h: temporary name, then rename). `metadata` is NULL or pairs key,
- * value, ..., NULL. RP_E_IO, RP_E_EXISTS. */
+ * value, ..., NULL. Data is laid out widest element first, so that every tensor is aligned; the same
+ * arguments give the same bytes. RP_E_ARG (a name twice, empty or not UTF-8, a bad shape or no data),
+ * RP_E_IO, RP_E_EXISTS, RP_E_NOMEM. */
 rp_status rp_safetensors_write(const char *path, const rp_named_tensor *tensors, size_t n,
                                const char *const *metadata, int overwrite);
 

@@ -4,7 +4,8 @@
  *   <dir>/<stem>.safetensors                                  one file
  *   <dir>/<stem>.safetensors.index.json {"weight_map": {..}}  shards
  *
- * stem is "diffusion_pytorch_model" (diffusers) or "model" (transformers); both are tried.
+ * stem is "diffusion_pytorch_model" (diffusers) or "model" (transformers); both are tried, and the one
+ * file goes before the shards. Index and shards must agree on every tensor.
  *
  * A network binds its tensors one after the other (rp_weights_bind) and then asks once whether all
  * was well (rp_weights_finish): what is missing, left over, misshapen or of a wrong type is named in
@@ -39,7 +40,7 @@ void rp_weights_bind(rp_weights *weights, rp_tensor *out, int n_dims, const int6
 /* Is there such a tensor? For prefixes that vary ("model."). Notes nothing. */
 bool rp_weights_has(const rp_weights *weights, const char *name);
 
-/* Tensors whose names start with this are not "left over" (the VAE's "encoder."). */
+/* Tensors whose names start with this are not "left over" (the VAE's "encoder."); up to 16 prefixes. */
 void rp_weights_ignore(rp_weights *weights, const char *prefix);
 
 /* RP_OK, or RP_E_FORMAT with one line that counts and names what is wrong (the first few of each
