@@ -1,0 +1,104 @@
+/*
+ * cpu.h - what the files of the CPU backend share.
+ */
+#ifndef RP_CPU_H
+#define RP_CPU_H
+
+#include "tensor/tensor_ops.h"
+#include "tensor/cpu/cpu_team.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h> /* defines __GLIBC__ */
+
+/*
+ * RP_SIMD marks a hot loop: on x86-64 it is compiled for AVX2 machines and for all others, and the
+ * loader picks (this needs the loader of glibc). No fused multiply-add is formed, so both give the
+ * same bits. Sanitizers cannot run that early. RP_INLINE marks what such loops call.
+ */
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__) &&       \
+    !defined(RP_SANITIZED)
+#define RP_SIMD __attribute__((target_clones("avx2", "default")))
+#else
+#define RP_SIMD
+#endif
+#define RP_INLINE static inline __attribute__((always_inline))
+
+/* Sizes of tasks. They must not depend on the number of threads: they decide the bits. */
+#define RP_CPU_COLS       128     /* output columns of a matrix product */
+#define RP_CPU_ROWS       512     /* its rows */
+#define RP_CPU_QUERIES    128     /* query rows of attention */
+#define RP_CPU_ELEMS      8192    /* elements of cheap work, about 3 microseconds */
+#define RP_CPU_CONV_ELEMS 1048576 /* unfolded input of a convolution */
+
+typedef struct {
+    rp_cpu_team *team;
+    int n_threads;
+    size_t scratch_elems;     /* floats in each scratch */
+    float **scratch;          /* [n_threads] */
+    size_t conv_weight_elems; /* floats in conv_weight */
+    float *conv_weight;       /* a kernel in f32, for all threads */
+    rp_status failed;         /* first failure since the last sync; already logged */
+} rp_cpu;
+
+extern const rp_backend_ops rp_backend_cpu;
+
+/* Rows of `d` elements that make one task of cheap work. */
+RP_INLINE int rp_cpu_rows(int d)
+{
+    return d >= RP_CPU_ELEMS ? 1 : RP_CPU_ELEMS / d;
+}
+
+RP_INLINE int rp_cpu_ceil_div(int a, int b)
+{
+    return a / b + (a % b != 0);
+}
+
+RP_INLINE int rp_cpu_min(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+/* Is the scratch of `elems` floats there? If not, the failure is kept for sync(), and the op must
+ * return: reserve() was called with too small numbers. */
+bool rp_cpu_has_scratch(rp_cpu *cpu, size_t elems, const char *op);
+
+/* Scratch of at least `elems` floats; grows only. RP_E_NOMEM. */
+rp_status rp_cpu_grow_scratch(rp_cpu *cpu, size_t elems);
+
+/* ---- cpu_convert.c ---- */
+/* out[n] = elements first .. first+n-1 of a weight */
+void rp_cpu_to_f32(const rp_tensor *weight, size_t first, size_t n, float *out);
+float rp_cpu_element(const rp_tensor *weight, size_t i);
+
+/* ---- the ops, documented in tensor_ops.h ---- */
+void rp_cpu_embed(void *self, const rp_tensor *table, const int32_t *ids, int t, float scale,
+                  float *out);
+void rp_cpu_linear(void *self, const float *x, int t, int k, int x_stride,
+                   const rp_tensor *const *w, int n_w, const rp_tensor *bias, float *out);
+void rp_cpu_attention(void *self, const rp_attention_shape *shape, const float *q, const float *k,
+                      const float *v, float *out);
+void rp_cpu_rms_norm(void *self, const float *x, int t, int d, const rp_tensor *w, float shift,
+                     float eps, const float *scale, float *out);
+void rp_cpu_add_rms_norm(void *self, float *x, const float *y, int t, int d, const rp_tensor *w,
+                         float shift, float eps, const float *gate);
+void rp_cpu_layer_norm(void *self, const float *x, int t, int d, float eps, const float *scale,
+                       float *out);
+void rp_cpu_head_norm_rope(void *self, float *x, int t, int n, int head_dim, int row_stride,
+                           const rp_tensor *w, float eps, rp_rope_kind kind, const float *cos,
+                           const float *sin);
+void rp_cpu_swiglu(void *self, const float *ab, int t, int d, float *out);
+void rp_cpu_geglu(void *self, const float *ab, int t, int d, float *out);
+void rp_cpu_silu(void *self, const float *x, size_t n, float *out);
+void rp_cpu_add(void *self, float *x, const float *y, size_t n);
+void rp_cpu_patchify(void *self, const float *x, int c, int h, int w, int p, float *out);
+void rp_cpu_unpatchify(void *self, const float *tokens, int c, int h, int w, int p, float sign,
+                       float *out);
+void rp_cpu_conv2d(void *self, const rp_conv_shape *shape, const float *x, const rp_tensor *w,
+                   const rp_tensor *bias, float *out);
+void rp_cpu_group_norm(void *self, const float *x, int c, int hw, int groups, const rp_tensor *w,
+                       const rp_tensor *b, float eps, bool silu, float *out);
+void rp_cpu_transpose(void *self, const float *x, int rows, int cols, float *out);
+
+#endif
