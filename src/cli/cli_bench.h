@@ -1,0 +1,41 @@
+/* cli_bench.h - the numbers of `rankpool bench`, and how they are shown. */
+#ifndef RP_CLI_BENCH_H
+#define RP_CLI_BENCH_H
+
+#include "cli/cli_args.h"
+
+#define RP_BENCH_MAX_REPEAT 1000
+#define RP_BENCH_MAX_MODES  3
+
+/* One residency; name is NULL when they are not compared. */
+typedef struct {
+    const char *name;
+    int n;                                  /* jobs timed */
+    double seconds[RP_BENCH_MAX_REPEAT];    /* of a whole job, prompt to picture */
+    double per_second[RP_BENCH_MAX_REPEAT]; /* steps per second of its sampling */
+} rp_bench_mode;
+
+/* Sums over all timed jobs: seconds, and units (model evaluations). */
+typedef struct {
+    double busy, idle, wire, units;
+} rp_bench_rank;
+
+typedef struct {
+    const rp_cli_args *args;
+    rp_settings *settings; /* of every job */
+    bool quiet, compare;
+    int repeat, warmup;
+    rp_bench_mode modes[RP_BENCH_MAX_MODES];
+    int n_modes;
+    int n_ranks, n_images, width, height;
+    rp_bench_rank *ranks; /* [n_ranks] */
+    double began, open_seconds;
+} rp_bench;
+
+/* To stdout. */
+void rp_bench_print(rp_bench *bench);
+
+/* The numbers as JSON; the file appears whole or not at all. RP_E_IO (logged). */
+rp_status rp_bench_write_json(rp_bench *bench, const char *path);
+
+#endif
