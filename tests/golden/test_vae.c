@@ -1,0 +1,133 @@
+/* test_vae.c - the decoder of the shipped model against diffusers. */
+#include "golden.h"
+
+#include <math.h>
+#include <stdio.h>
+
+/* Observed on the CPU backend: 1e-6. */
+#define TOLERANCE 1e-5
+
+enum { C = 16, SIZE = 16, SCALE = 8, PX = SIZE * SCALE };
+
+static rp_backend g_backend;
+static void *g_vae;
+
+static int setup(void **state)
+{
+    const rp_model_source source = { .dir = RP_TEST_MODEL "/vae", .backend = golden_backend(2) };
+
+    (void)state;
+    g_backend = source.backend;
+    assert_string_equal(rp_vae_list[0]->class_name, "AutoencoderKL");
+    assert_int_equal(rp_vae_list[0]->open(&source, &g_vae), RP_OK);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    rp_vae_list[0]->close(g_vae);
+    g_backend.ops->close(g_backend.self);
+    return 0;
+}
+
+/* The last of the 20 latents of the default run. */
+static const float *last_latents(const rp_safetensors *file)
+{
+    const rp_tensor all = golden_tensor(file, "default.latents", RP_F32);
+
+    return (const float *)all.data + (size_t)(all.dim[0] - 1) * C * SIZE * SIZE;
+}
+
+static void check_bytes(const float *rgb, const uint8_t *want)
+{
+    for (int ch = 0; ch < 3; ch++) {
+        for (int i = 0; i < PX * PX; i++) {
+            const float v = rgb[ch * PX * PX + i] / 2 + 0.5f;
+            const float clamped = v < 0 ? 0 : v > 1 ? 1 : v;
+            const int byte = (int)rintf(clamped * 255);
+            if (abs(byte - want[3 * i + ch]) > 1) {
+                fail_msg("pixel %d channel %d is %d, should be %d", i, ch, byte, want[3 * i + ch]);
+            }
+        }
+    }
+}
+
+static void pictures_are_those_of_the_pipeline(void **state)
+{
+    static const char *const path[] = { GOLDEN_EMOJI "/p0.safetensors",
+                                        GOLDEN_EMOJI "/p1.safetensors" };
+    float *rgb = golden_new((size_t)3 * PX * PX);
+
+    (void)state;
+    for (int p = 0; p < 2; p++) {
+        rp_safetensors *file = golden_file(path[p]);
+        const rp_tensor image = golden_tensor(file, "default.image", RP_F32);
+        const rp_tensor bytes = golden_tensor(file, "default.image_uint8", RP_U8);
+        assert_int_equal(rp_vae_list[0]->decode(g_vae, last_latents(file), SIZE, SIZE, rgb), RP_OK);
+        rpt_assert_close("image", rgb, image.data, (size_t)3 * PX * PX, TOLERANCE);
+        check_bytes(rgb, bytes.data);
+        rp_safetensors_close(file);
+    }
+    free(rgb);
+}
+
+static void info_is_that_of_the_config(void **state)
+{
+    rp_vae_info info = { 0 };
+
+    (void)state;
+    rp_vae_list[0]->info(g_vae, &info);
+    assert_int_equal(info.latent_channels, C);
+    assert_int_equal(info.scale, SCALE);
+}
+
+/* Sizes one after the other share buffers: what is left in them must not show. */
+static void another_size_in_between_changes_nothing(void **state)
+{
+    enum { H = 4, W = 6 };
+    const size_t n = (size_t)3 * H * W * SCALE * SCALE;
+    float *latents = golden_new(C * SIZE * SIZE);
+    float *small = golden_new(n);
+    float *again = golden_new(n);
+    float *big = golden_new((size_t)3 * PX * PX);
+
+    (void)state;
+    rpt_fill(latents, C * SIZE * SIZE, 1);
+    assert_int_equal(rp_vae_list[0]->decode(g_vae, latents, H, W, small), RP_OK);
+    assert_int_equal(rp_vae_list[0]->decode(g_vae, latents, SIZE, SIZE, big), RP_OK);
+    assert_int_equal(rp_vae_list[0]->decode(g_vae, latents, H, W, again), RP_OK);
+    assert_memory_equal(small, again, n * sizeof(float));
+    free(latents);
+    free(small);
+    free(again);
+    free(big);
+}
+
+static void bad_sizes_are_refused(void **state)
+{
+    float latents[C] = { 0 };
+    float rgb[3 * SCALE * SCALE] = { 9.0f };
+
+    (void)state;
+    rpt_log_collect();
+    assert_int_equal(rp_vae_list[0]->decode(g_vae, latents, 0, 1, rgb), RP_E_ARG);
+    assert_int_equal(rp_vae_list[0]->decode(g_vae, latents, 1, -1, rgb), RP_E_ARG);
+    assert_int_equal(rp_vae_list[0]->decode(g_vae, latents, 1, 5000, rgb), RP_E_ARG);
+    assert_non_null(strstr(rpt_log_last(), "5000"));
+    assert_true(rgb[0] == 9.0f);
+    assert_int_equal(rp_vae_list[0]->decode(g_vae, latents, 1, 1, rgb), RP_OK);
+    assert_true(rgb[0] != 9.0f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(pictures_are_those_of_the_pipeline),
+        cmocka_unit_test(info_is_that_of_the_config),
+        cmocka_unit_test(another_size_in_between_changes_nothing),
+        cmocka_unit_test(bad_sizes_are_refused),
+    };
+
+    return cmocka_run_group_tests_name("vae", tests, setup, teardown);
+}
