@@ -79,6 +79,21 @@ void rp_config_close(rp_config *config)
 
 /* ---------------------------------------------------------------- errors */
 
+/* The item of a key, or of "a.b" member b of object a; NULL when there is none. */
+static const cJSON *item_at(const rp_config *config, const char *key)
+{
+    const cJSON *const whole = cJSON_GetObjectItemCaseSensitive(config->root, key);
+    const char *const dot = strchr(key, '.');
+    char group[64];
+
+    if (whole != NULL || dot == NULL || (size_t)(dot - key) >= sizeof(group)) {
+        return whole;
+    }
+    (void)snprintf(group, sizeof(group), "%.*s", (int)(dot - key), key);
+    return cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(config->root, group),
+                                            dot + 1);
+}
+
 /* The value as JSON, cut to what a message can hold. */
 static void print_value(const cJSON *item, char text[VALUE_BYTES])
 {
@@ -96,7 +111,7 @@ static void print_value(const cJSON *item, char text[VALUE_BYTES])
 
 void rp_config_refuse(rp_config *config, const char *key, const char *allowed)
 {
-    const cJSON *const item = cJSON_GetObjectItemCaseSensitive(config->root, key);
+    const cJSON *const item = item_at(config, key);
     char value[VALUE_BYTES];
 
     if (config->error[0] != '\0') {
@@ -135,7 +150,7 @@ rp_status rp_config_finish(const rp_config *config)
 /* The value of a key, NULL when it is absent or null. */
 static const cJSON *find(const rp_config *config, const char *key)
 {
-    const cJSON *const item = cJSON_GetObjectItemCaseSensitive(config->root, key);
+    const cJSON *const item = item_at(config, key);
 
     return cJSON_IsNull(item) ? NULL : item;
 }
