@@ -66,6 +66,9 @@ typedef struct {
      */
     rp_status (*predict)(void *self, int cond, int eval, const float *x, float *velocity);
 
+    /* Release everything that begin() and condition() made, as if no job had run yet; weights stay. */
+    void (*trim)(void *self);
+
     /* Relative cost of one unit under condition `cond` (tokens), for placement. */
     float (*cost)(const void *self, int n_tokens, int h, int w);
 } rp_denoiser_ops;
