@@ -72,6 +72,7 @@ static rp_status run_job(batch *b, rankpool *pool, rp_cli_job *job, size_t numbe
         job->state = RP_CLI_JOB_KEPT;
         if (!b->quiet) {
             (void)printf("%s: kept, it exists\n", rp_settings_get(job->settings, "out"));
+            (void)fflush(stdout);
         }
         return RP_OK;
     }

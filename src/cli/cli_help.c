@@ -43,22 +43,21 @@ const rp_cli_command *rp_cli_help_find_or_say(const char *name)
 /* Words of text from column `at` on; later lines begin at column `indent`. Returns the column. */
 static int print_words(FILE *stream, const char *text, int at, int indent)
 {
+    bool first = true;
+
     while (*text != '\0') {
         const int n = (int)strcspn(text, " ");
-        if (at + n > COLUMNS && at > indent) {
+        if (!first && at + 1 + n > COLUMNS) {
             (void)fprintf(stream, "\n%*s", indent, "");
             at = indent;
+        } else if (!first) {
+            (void)fputc(' ', stream);
+            at++;
         }
         (void)fprintf(stream, "%.*s", n, text);
         at += n;
-        text += n;
-        if (*text == ' ') {
-            text++;
-            if (at < COLUMNS) {
-                (void)fputc(' ', stream);
-                at++;
-            }
-        }
+        text += n + (text[n] == ' ');
+        first = false;
     }
     return at;
 }
@@ -85,7 +84,7 @@ static void describe_values(const rp_option_info *o, char *text, size_t n_bytes)
     for (size_t i = 0; i < n && used < n_bytes; i++) {
         const bool glued = i > 0 && strcmp(parts[i - 1], "default ") == 0;
         used += (size_t)snprintf(text + used, n_bytes - used, "%s%s",
-                                 i == 0  ? " ("
+                                 i == 0  ? "("
                                  : glued ? ""
                                          : "; ",
                                  parts[i]);
@@ -108,6 +107,13 @@ static void print_option(FILE *stream, const rp_option_info *o)
     (void)fprintf(stream, "%*s", HELP_COLUMN - at, "");
     at = print_words(stream, o->help, HELP_COLUMN, HELP_COLUMN);
     describe_values(o, values, sizeof(values));
+    if (at + (int)strlen(values) > COLUMNS) { /* the brackets stay on one line where they can */
+        (void)fprintf(stream, "\n%*s", HELP_COLUMN, "");
+        at = HELP_COLUMN;
+    } else if (values[0] != '\0') {
+        (void)fputc(' ', stream);
+        at++;
+    }
     (void)print_words(stream, values, at, HELP_COLUMN);
     (void)fputc('\n', stream);
 }

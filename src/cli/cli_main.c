@@ -54,7 +54,8 @@ static int run_command(const rp_cli_command *command, int argc, char **argv)
     rp_cli_args args;
     int code = RP_CLI_USAGE;
 
-    if (rp_cli_args_init(&args, command, argc, argv) == RP_OK) {
+    const rp_status st = rp_cli_args_init(&args, command, argc, argv);
+    if (st == RP_OK) {
         if (!args.help) {
             rp_cli_log_start(false); /* from here on the pool knows who speaks */
             code = command->run(&args);
@@ -64,6 +65,8 @@ static int run_command(const rp_cli_command *command, int argc, char **argv)
             }
             code = RP_CLI_OK;
         }
+    } else if (st != RP_E_ARG && st != RP_E_ABSENT) { /* the picture of --from could not be read */
+        code = RP_CLI_FAILED;
     }
     rp_cli_args_fini(&args);
     return code;

@@ -39,7 +39,7 @@ void rp_cli_print_made(const rankpool *pool, const rp_settings *job, const rp_re
                        double seconds)
 {
     const int n_images = rp_result_n_images(result), n_ranks = rp_n_ranks(pool);
-    const char *out = rp_settings_get(job, "out");
+    const char *out = rp_settings_get(job, "out"), *steps = rp_settings_get(job, "steps");
     int width = 0, height = 0;
 
     if (rp_cli_args_setting_on(job, "quiet")) {
@@ -50,10 +50,9 @@ void rp_cli_print_made(const rankpool *pool, const rp_settings *job, const rp_re
     if (n_images != 1) {
         (void)printf("%d pictures, ", n_images);
     }
-    (void)printf("%dx%d, %s steps, seed %s, %.2f s, %.1f it/s, %d %s\n", width, height,
-                 rp_settings_get(job, "steps"), rp_settings_get(job, "seed"), seconds,
-                 rp_result_number(result, "steps_per_second"), n_ranks,
-                 n_ranks == 1 ? "rank" : "ranks");
+    (void)printf("%dx%d, %s step%s, seed %s, %.2f s, %.1f it/s, %d rank%s\n", width, height, steps,
+                 strcmp(steps, "1") == 0 ? "" : "s", rp_settings_get(job, "seed"), seconds,
+                 rp_result_number(result, "steps_per_second"), n_ranks, n_ranks == 1 ? "" : "s");
     (void)fflush(stdout);
 }
 

@@ -71,9 +71,9 @@ rp_status rp_cli_sheet_write(const rp_cli_sheet *sheet, int n_missing)
         return RP_OK;
     }
     if (n_missing > 0) {
-        rp_cli_warn("the sheet %s has the %d pictures made now, without %d jobs that were kept, "
-                    "failed or not run",
-                    sheet->path, sheet->n, n_missing);
+        rp_cli_warn(
+            "the sheet %s shows what was made now: %d of the jobs were kept, failed or not run",
+            sheet->path, n_missing);
     }
     return rp_write_sheet(sheet->path, (const uint8_t *const *)sheet->rgb, sheet->n, sheet->width,
                           sheet->height, sheet->columns, sheet->overwrite);
