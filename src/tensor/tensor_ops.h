@@ -63,6 +63,10 @@ typedef struct rp_backend_ops {
     rp_status (*open)(const rp_backend_params *params, void **self_out);
     void (*close)(void *self); /* NULL is allowed */
 
+    /* Stop and start again what open() started (threads, scratch, plans); memory from alloc() and weights
+     * stay. For measuring what residency is worth. */
+    rp_status (*restart)(void *self);
+
     /* Make scratch big enough for: a weight matrix with rows of up to k_max elements, attention over
      * up to n_kv_max keys with heads of up to head_dim_max, group norms of any size. Grows only. */
     rp_status (*reserve)(void *self, int k_max, int n_kv_max, int head_dim_max);
