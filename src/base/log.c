@@ -11,7 +11,8 @@ static struct {
     rp_log_fn fn;
     void *arg;
     bool quiet, hold;
-    char held[RP_LOG_LINE_BYTES];
+    char held[RP_LOG_LINE_BYTES];    /* first error that was not printed */
+    char printed[RP_LOG_LINE_BYTES]; /* newest error that was */
 } g_log = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 void rp_set_log(rp_log_fn fn, void *arg)
@@ -35,8 +36,9 @@ void rp_log_hold(bool on)
 void rp_log_take(char *text, size_t n_bytes)
 {
     (void)pthread_mutex_lock(&g_log.lock);
-    (void)snprintf(text, n_bytes, "%s", g_log.held);
-    g_log.held[0] = '\0';
+    (void)snprintf(text, n_bytes, "%s", g_log.held[0] != '\0' ? g_log.held : g_log.printed);
+    g_log.held[0]    = '\0';
+    g_log.printed[0] = '\0';
     (void)pthread_mutex_unlock(&g_log.lock);
 }
 
@@ -66,7 +68,24 @@ void rp_log(rp_log_level level, const char *format, ...)
             memcpy(g_log.held, line, sizeof(line));
         }
     } else if (level == RP_LOG_ERROR || !g_log.quiet) {
+        if (level == RP_LOG_ERROR) {
+            memcpy(g_log.printed, line, sizeof(line));
+        }
         print_line(level, line);
     }
+    (void)pthread_mutex_unlock(&g_log.lock);
+}
+
+void rp_log_now(const char *format, ...)
+{
+    char line[RP_LOG_LINE_BYTES];
+    va_list args;
+
+    va_start(args, format);
+    (void)vsnprintf(line, sizeof(line), format, args);
+    va_end(args);
+
+    (void)pthread_mutex_lock(&g_log.lock);
+    print_line(RP_LOG_ERROR, line);
     (void)pthread_mutex_unlock(&g_log.lock);
 }

@@ -39,7 +39,11 @@ void rp_log_quiet(bool on);
  * that holds are dropped. */
 void rp_log_hold(bool on);
 
-/* The first error held since the last call, "" for none, copied into text[n_bytes]; clears it. */
+/* The first error held since the last call or, if none was, the newest one printed since then; "" for
+ * none. Copied into text[n_bytes] (cut to fit); clears both. */
 void rp_log_take(char *text, size_t n_bytes);
+
+/* Print one error at once, also while errors are held. */
+void rp_log_now(const char *format, ...) RP_PRINTF(1, 2);
 
 #endif

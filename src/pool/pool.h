@@ -1,10 +1,10 @@
 /*
  * pool.h - the resident pool: place units on ranks, scatter, evaluate everywhere, gather.
  *
- * A unit is one model evaluation (one image, one condition, batch 1). The pool knows units and bytes,
- * not models: evaluation is a function given at open. Rank 0 holds inputs and outputs, and works too,
- * while the others do. Between scatter and gather no rank returns early: a failed evaluation travels in
- * the reply, and all ranks leave with the same status.
+ * A unit is one model evaluation (one image, one condition, batch 1). The pool knows units and
+ * bytes, not models: evaluation is a function given at open. Rank 0 holds inputs and outputs, and
+ * works too, while the others do. Between scatter and gather no rank returns early: a failed
+ * evaluation travels in the reply, and all ranks leave with the same status.
  */
 #ifndef RP_POOL_H
 #define RP_POOL_H
@@ -17,13 +17,14 @@
 #include <stdint.h>
 
 typedef struct {
-    int32_t input;  /* which input of the wave: the image */
-    int32_t cond;   /* which condition, meaningful to the evaluation only */
-    float cost;     /* relative, > 0 */
+    int32_t input; /* which input of the wave: the image */
+    int32_t cond;  /* which condition, meaningful to the evaluation only */
+    float cost;    /* relative, > 0 */
 } rp_unit;
 
 /* Evaluate one unit at model call `eval`: in [in_bytes] -> out [out_bytes], backend memory. */
-typedef rp_status (*rp_unit_fn)(void *arg, const rp_unit *unit, int eval, const void *in, void *out);
+typedef rp_status (*rp_unit_fn)(void *arg, const rp_unit *unit, int eval, const void *in,
+                                void *out);
 
 /* Backend memory for the pool's slots. */
 typedef struct {
@@ -33,7 +34,7 @@ typedef struct {
 } rp_pool_memory;
 
 typedef struct {
-    rp_ctrl *ctrl;              /* borrowed */
+    rp_ctrl *ctrl; /* borrowed */
     const rp_xport_ops *xport;
     rp_unit_fn eval;
     void *arg;
@@ -50,11 +51,12 @@ typedef struct {
 typedef struct rp_pool rp_pool;
 
 /*
- * units -> ranks, a pure function. Longest unit first to the rank that would finish it first, ties to
- * the lower rank; speed [n_ranks] > 0, NULL for equal ones.  rank_of [n_units]
- * Within 4/3 of the best possible (Graham 1969, LPT).
+ * units -> ranks, a pure function. Longest unit first to the rank that would finish it first, ties
+ * to the lower rank; speed [n_ranks] > 0, NULL for equal ones.  rank_of [n_units] Within 4/3 of the
+ * best possible (Graham 1969, LPT).
  */
-void rp_pool_assign(const rp_unit *units, int n_units, const double *speed, int n_ranks, int *rank_of);
+void rp_pool_assign(const rp_unit *units, int n_units, const double *speed, int n_ranks,
+                    int *rank_of);
 
 /* Collective. Connects the transport. RP_E_NOMEM, RP_E_MPI. Release with rp_pool_close. */
 rp_status rp_pool_open(const rp_pool_params *params, rp_pool **out);
@@ -67,15 +69,15 @@ rp_status rp_pool_plan(rp_pool *pool, int n_units, int n_inputs, size_t in_bytes
 /*
  * Rank 0: one wave.
  *   step    for messages;  eval  handed to the evaluation
- *   inputs  [n_inputs][in_bytes] contiguous;  outputs  [n_units][out_bytes] contiguous, in the order
- *           of units whatever rank did them
- * The status of the first failed unit, logged once with host, rank, step and unit.
+ *   inputs  [n_inputs][in_bytes] contiguous;  outputs  [n_units][out_bytes] contiguous, in the
+ * order of units whatever rank did them The status of the first failed unit, logged once with host,
+ * rank, step and unit.
  */
 rp_status rp_pool_eval(rp_pool *pool, int step, int eval, const rp_unit *units, int n_units,
                        const void *inputs, void *outputs);
 
-/* Ranks > 0: serve one wave whose announcement (see RP_MSG_WAVE) was just received. Transport failures
- * only; a failed evaluation was reported to rank 0. */
+/* Ranks > 0: serve one wave whose announcement (see RP_MSG_WAVE) was just received. Transport
+ * failures only; a failed evaluation was reported to rank 0. */
 rp_status rp_pool_serve_wave(rp_pool *pool, const void *message, size_t n_bytes);
 
 /* Bytes of the announcement of a wave of n units, for sizing receive buffers. Its first int32 is

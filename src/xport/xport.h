@@ -1,9 +1,10 @@
 /*
  * xport.h - payload transports: move slots of bytes between rank 0 and the others.
  *
- * A transport knows bytes and ranks; it does not know images, branches or models. A wave is one group of
- * transfers out and one group back; sizes may differ and ranks without work are skipped. Adding one:
- * xport_<name>.c with a row, one line in xport_list.c; tests/mpi/test_xport.c then runs against it.
+ * A transport knows bytes and ranks; it does not know images, branches or models. A wave is one
+ * group of transfers out and one group back; sizes may differ and ranks without work are skipped.
+ * Adding one: xport_<name>.c with a row, one line in xport_list.c; tests/mpi/test_xport.c then runs
+ * against it.
  */
 #ifndef RP_XPORT_H
 #define RP_XPORT_H
@@ -18,8 +19,8 @@
 /* One transfer with a peer; rank 0 is one of the two ends. */
 typedef struct {
     int peer;
-    bool send;     /* else receive */
-    void *bytes;   /* backend memory, borrowed until the group is done; only read when send */
+    bool send;      /* else receive */
+    void *bytes;    /* backend memory, borrowed until the group is done; only read when send */
     size_t n_bytes; /* > 0 */
 } rp_xfer;
 
@@ -30,11 +31,12 @@ typedef struct rp_xport_ops {
     /* Could this transport work between these ranks? Called before open; no side effects. */
     bool (*usable)(const rp_ctrl *ctrl);
 
-    /* Collective over all ranks; connects and warms up every pair (0, r). *self_out on success only. */
+    /* Collective over all ranks; connects and warms up every pair (0, r). *self_out on success
+     * only. */
     rp_status (*open)(rp_ctrl *ctrl, void **self_out);
 
-    /* Begin a group of transfers. Both ends list theirs in the same order per pair. At most one group
-     * is under way. */
+    /* Begin a group of transfers. Both ends list theirs in the same order per pair. At most one
+     * group is under way. */
     rp_status (*start)(void *self, const rp_xfer *xfers, int n);
 
     /* Finish it. With `block` false returns at once and says by *done whether it is finished. */

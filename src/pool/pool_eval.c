@@ -1,0 +1,174 @@
+/* pool_eval.c - rank 0's side of a wave: place, scatter, evaluate, gather. */
+#include "pool/pool_state.h"
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <string.h>
+
+static rp_status check_wave(const rp_pool *pool, const rp_unit *units, int n_units)
+{
+    if (rp_ctrl_rank(pool->params.ctrl) != 0) {
+        return RP_FAIL(RP_E_ARG, "rank %d cannot begin a wave", rp_ctrl_rank(pool->params.ctrl));
+    }
+    if (n_units < 0 || n_units > pool->n_units) {
+        return RP_FAIL(RP_E_ARG, "wave of %d units, planned for at most %d", n_units,
+                       pool->n_units);
+    }
+    for (int i = 0; i < n_units; i++) {
+        if (units[i].input < 0 || units[i].input >= pool->n_inputs || !(units[i].cost > 0)) {
+            return RP_FAIL(RP_E_ARG, "unit %d: input %d of %d, cost %g", i, (int)units[i].input,
+                           pool->n_inputs, (double)units[i].cost);
+        }
+    }
+    return RP_OK;
+}
+
+/* The message of one rank into pool->message, its inputs appended to pool->xfers [*n_xfers].
+ * Returns the number of its units. */
+static int announce(rp_pool *pool, int rank, rp_pool_head head, const rp_unit *units,
+                    const unsigned char *inputs, int *n_xfers)
+{
+    int n_mine = 0;
+
+    for (int i = 0; i < pool->n_inputs; i++) {
+        pool->slot_of[i] = -1;
+    }
+    for (int i = 0; i < head.n_units; i++) {
+        if (pool->rank_of[i] != rank) {
+            continue;
+        }
+        const rp_pool_item item = {units[i], i};
+        memcpy(pool->message + rp_pool_message_bytes(n_mine++), &item, sizeof(item));
+        if (pool->slot_of[units[i].input] < 0) {
+            pool->slot_of[units[i].input] = 0;
+            /* only read: the transport's struct serves both directions */
+            void *bytes = (void *)(inputs + (size_t)units[i].input * pool->in_bytes);
+            pool->xfers[(*n_xfers)++] = (rp_xfer){rank, true, bytes, pool->in_bytes};
+        }
+    }
+    head.n_mine = n_mine;
+    memcpy(pool->message, &head, sizeof(head));
+    return n_mine;
+}
+
+static rp_status scatter(rp_pool *pool, rp_pool_head head, const rp_unit *units, const void *inputs)
+{
+    rp_ctrl *ctrl = pool->params.ctrl;
+    const double start = rp_clock_now();
+    int n_xfers = 0;
+
+    for (int rank = 1; rank < rp_ctrl_n_ranks(ctrl); rank++) {
+        const int n = announce(pool, rank, head, units, inputs, &n_xfers);
+        if (n > 0) {
+            RP_TRY(rp_ctrl_send(ctrl, rank, pool->message, rp_pool_message_bytes(n)));
+        }
+    }
+    pool->stats[0].wire_s += rp_clock_now() - start;
+    return rp_pool_move(pool, n_xfers, &pool->stats[0]);
+}
+
+/* Receive every output of another rank right into its place. */
+static rp_status start_gather(rp_pool *pool, int n_units, unsigned char *outputs)
+{
+    int n = 0;
+
+    for (int rank = 1; rank < rp_ctrl_n_ranks(pool->params.ctrl); rank++) {
+        for (int i = 0; i < n_units; i++) {
+            if (pool->rank_of[i] == rank) {
+                pool->xfers[n++] =
+                    (rp_xfer){rank, false, outputs + (size_t)i * pool->out_bytes, pool->out_bytes};
+            }
+        }
+    }
+    return pool->params.xport->start(pool->xport, pool->xfers, n);
+}
+
+static void run_own(rp_pool *pool, rp_pool_head head, const rp_unit *units,
+                    const unsigned char *inputs, unsigned char *outputs, rp_pool_reply *reply)
+{
+    int n = 0;
+
+    for (int i = 0; i < head.n_units; i++) {
+        if (pool->rank_of[i] == 0) {
+            pool->tasks[n++] = (rp_pool_task){{units[i], i},
+                                              inputs + (size_t)units[i].input * pool->in_bytes,
+                                              outputs + (size_t)i * pool->out_bytes};
+        }
+    }
+    /* Held like the errors of other ranks, so that a failed unit gives the same one line anywhere.
+     */
+    rp_log_hold(true);
+    rp_pool_run(pool, head.eval, pool->tasks, n, &pool->stats[0], reply);
+    rp_log_hold(false);
+}
+
+static bool has_units(const rp_pool *pool, int n_units, int rank)
+{
+    for (int i = 0; i < n_units; i++) {
+        if (pool->rank_of[i] == rank) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Wait until all have evaluated; keeps in *worst the failure of the lowest unit, in *rank_out its
+ * rank. */
+static rp_status collect_replies(rp_pool *pool, int n_units, rp_pool_reply *worst, int *rank_out)
+{
+    const double start = rp_clock_now();
+
+    for (int rank = 1; rank < rp_ctrl_n_ranks(pool->params.ctrl); rank++) {
+        rp_pool_reply reply;
+        if (!has_units(pool, n_units, rank)) {
+            continue;
+        }
+        RP_TRY(rp_ctrl_wait_reply(pool->params.ctrl, rank, &reply, sizeof(reply)));
+        pool->stats[rank].busy_s = reply.busy_s;
+        pool->stats[rank].wire_s = reply.wire_s;
+        pool->stats[rank].n_units = reply.n_units;
+        if (reply.status != RP_OK && (worst->status == RP_OK || reply.failed < worst->failed)) {
+            *worst = reply;
+            *rank_out = rank;
+        }
+    }
+    pool->stats[0].idle_s += rp_clock_now() - start;
+    return RP_OK;
+}
+
+static rp_status finish_gather(rp_pool *pool)
+{
+    const double start = rp_clock_now();
+    bool done = false;
+
+    RP_TRY(pool->params.xport->finish(pool->xport, true, &done));
+    pool->wave_s = rp_clock_now();
+    pool->stats[0].wire_s += pool->wave_s - start;
+    return RP_OK;
+}
+
+rp_status rp_pool_eval(rp_pool *pool, int step, int eval, const rp_unit *units, int n_units,
+                       const void *inputs, void *outputs)
+{
+    rp_ctrl *ctrl = pool->params.ctrl;
+    const rp_pool_head head = {RP_MSG_WAVE, step, eval, n_units, pool->n_inputs, 0};
+    rp_pool_reply worst = {.status = RP_OK, .failed = -1};
+    int rank = 0;
+
+    RP_TRY(check_wave(pool, units, n_units));
+    rp_pool_assign(units, n_units, NULL, rp_ctrl_n_ranks(ctrl), pool->rank_of);
+    RP_TRY(scatter(pool, head, units, inputs));
+    RP_TRY(start_gather(pool, n_units, outputs));
+    run_own(pool, head, units, inputs, outputs, &worst);
+    RP_TRY(collect_replies(pool, n_units, &worst, &rank));
+    RP_TRY(finish_gather(pool));
+    if (worst.status != RP_OK) {
+        const rp_unit *unit = &units[worst.failed];
+        RP_ERROR("rank %d on host %s: step %d, unit %d (image %d, condition %d): %s", rank,
+                 rp_ctrl_host(ctrl, rank), step, (int)worst.failed, (int)unit->input,
+                 (int)unit->cond, worst.text);
+    }
+    return (rp_status)worst.status;
+}

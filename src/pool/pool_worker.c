@@ -1,0 +1,127 @@
+/* pool_worker.c - evaluating units, and the side of a wave on ranks > 0. */
+#include "pool/pool_state.h"
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void rp_pool_run(const rp_pool *pool, int eval, const rp_pool_task *tasks, int n,
+                 rp_rank_stats *stats, rp_pool_reply *reply)
+{
+    const double start = rp_clock_now();
+    rp_status st = RP_OK;
+
+    rp_log_take(reply->text, sizeof(reply->text)); /* an older error is not this unit's */
+    reply->text[0] = '\0';
+    reply->failed = -1;
+    for (int i = 0; i < n && st == RP_OK; i++) {
+        const rp_pool_task *task = &tasks[i];
+        st = pool->params.eval(pool->params.arg, &task->item.unit, eval, task->in, task->out);
+        if (st != RP_OK) {
+            reply->failed = task->item.index;
+            rp_log_take(reply->text, sizeof(reply->text));
+        }
+        stats->n_units += st == RP_OK;
+    }
+    if (st != RP_OK && reply->text[0] == '\0') {
+        (void)snprintf(reply->text, sizeof(reply->text), "%s", rp_status_text(st));
+    }
+    reply->status = (int32_t)st;
+    stats->busy_s += rp_clock_now() - start;
+}
+
+rp_status rp_pool_move(const rp_pool *pool, int n, rp_rank_stats *stats)
+{
+    const rp_xport_ops *xport = pool->params.xport;
+    const double start = rp_clock_now();
+    bool done = false;
+
+    RP_TRY(xport->start(pool->xport, pool->xfers, n));
+    RP_TRY(xport->finish(pool->xport, true, &done));
+    stats->wire_s += rp_clock_now() - start;
+    return RP_OK;
+}
+
+static rp_status read_head(const rp_pool *pool, const void *message, size_t n_bytes,
+                           rp_pool_head *head)
+{
+    if (n_bytes < sizeof(*head)) {
+        return RP_FAIL(RP_E_MPI, "announcement of a wave has %zu bytes", n_bytes);
+    }
+    memcpy(head, message, sizeof(*head));
+    if (head->kind != RP_MSG_WAVE || head->n_units > pool->n_units ||
+        head->n_inputs != pool->n_inputs || head->n_mine < 1 || head->n_mine > head->n_units ||
+        n_bytes != rp_pool_message_bytes(head->n_mine)) {
+        return RP_FAIL(
+            RP_E_MPI,
+            "announcement of a wave: kind %d, %zu bytes for %d of %d units over %d inputs, "
+            "planned for %d over %d",
+            (int)head->kind, n_bytes, (int)head->n_mine, (int)head->n_units, (int)head->n_inputs,
+            pool->n_units, pool->n_inputs);
+    }
+    return RP_OK;
+}
+
+/* The tasks of this rank: which slot holds the input of each, and the transfers that fill the
+ * slots. */
+static rp_status read_items(rp_pool *pool, const unsigned char *message, int n_mine, int *n_xfers)
+{
+    unsigned char *const in = pool->in;
+    unsigned char *const out = pool->out;
+
+    for (int i = 0; i < pool->n_inputs; i++) {
+        pool->slot_of[i] = -1;
+    }
+    *n_xfers = 0;
+    for (int k = 0; k < n_mine; k++) {
+        rp_pool_item item;
+        memcpy(&item, message + rp_pool_message_bytes(k), sizeof(item));
+        const int input = item.unit.input;
+        if (input < 0 || input >= pool->n_inputs) {
+            return RP_FAIL(RP_E_MPI, "announcement of a wave: input %d of %d", input,
+                           pool->n_inputs);
+        }
+        if (pool->slot_of[input] < 0) {
+            void *slot = in + (size_t)*n_xfers * pool->in_bytes;
+            pool->slot_of[input] = *n_xfers;
+            pool->xfers[(*n_xfers)++] = (rp_xfer){0, false, slot, pool->in_bytes};
+        }
+        pool->tasks[k] = (rp_pool_task){item, in + (size_t)pool->slot_of[input] * pool->in_bytes,
+                                        out + (size_t)k * pool->out_bytes};
+    }
+    return RP_OK;
+}
+
+rp_status rp_pool_serve_wave(rp_pool *pool, const void *message, size_t n_bytes)
+{
+    const rp_xport_ops *xport = pool->params.xport;
+    rp_rank_stats *stats = &pool->stats[0];
+    rp_pool_head head;
+    rp_pool_reply reply = {0};
+    int n_xfers = 0;
+    bool done = false;
+
+    RP_TRY(read_head(pool, message, n_bytes, &head));
+    RP_TRY(read_items(pool, message, head.n_mine, &n_xfers));
+    RP_TRY(rp_pool_move(pool, n_xfers, stats));
+    rp_pool_run(pool, head.eval, pool->tasks, head.n_mine, stats, &reply);
+
+    /* Also after a failure: the other end waits for all outputs. The reply goes before they are
+     * through, so that rank 0 can tell waiting for this rank from waiting for the wire; the time of
+     * this transfer is in the next reply. */
+    const double start = rp_clock_now();
+    for (int k = 0; k < head.n_mine; k++) {
+        pool->xfers[k] = (rp_xfer){0, true, pool->tasks[k].out, pool->out_bytes};
+    }
+    RP_TRY(xport->start(pool->xport, pool->xfers, head.n_mine));
+    reply.n_units = stats->n_units;
+    reply.busy_s = stats->busy_s;
+    reply.wire_s = stats->wire_s;
+    RP_TRY(rp_ctrl_reply(pool->params.ctrl, &reply, sizeof(reply)));
+    RP_TRY(xport->finish(pool->xport, true, &done));
+    stats->wire_s += rp_clock_now() - start;
+    return RP_OK;
+}
