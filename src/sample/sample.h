@@ -22,6 +22,7 @@ typedef struct {
     int n_steps;
     rp_denoise_fn denoise;
     void *arg;
+    float *velocity;     /* [n] room for one prediction */
     float *work;         /* [n_work * n] kept between steps (history), zero before the first */
 } rp_sample_state;
 
