@@ -358,9 +358,9 @@ static bool add_value(cJSON *root, rp_option_id id, const char *text)
     case RP_OPT_INT:
     case RP_OPT_REAL:
         return text[0] == '\0' || cJSON_AddNumberToObject(root, name, strtod(text, NULL)) != NULL;
-    case RP_OPT_U64: /* text: a JSON number has 53 bits */
     case RP_OPT_SWITCH:
         return cJSON_AddBoolToObject(root, name, strcmp(text, "on") == 0) != NULL;
+    case RP_OPT_U64: /* as text: a JSON number has 53 bits */
     case RP_OPT_TEXT:
     case RP_OPT_CHOICE:
         break;
