@@ -16,8 +16,8 @@
 /* The CPU backend, the one that the tolerances were measured with. */
 static inline rp_backend golden_backend(int n_threads)
 {
-    const rp_backend_params params = { .n_threads = n_threads };
-    rp_backend backend = { 0 };
+    const rp_backend_params params = {.n_threads = n_threads};
+    rp_backend backend = {0};
 
     for (size_t i = 0; rp_backend_list[i] != NULL; i++) {
         if (strcmp(rp_backend_list[i]->name, "cpu") == 0) {
@@ -39,7 +39,7 @@ static inline rp_safetensors *golden_file(const char *path)
 
 static inline rp_tensor golden_tensor(const rp_safetensors *file, const char *name, rp_dtype dtype)
 {
-    rp_tensor tensor = { 0 };
+    rp_tensor tensor = {0};
 
     if (rp_safetensors_find(file, name, &tensor) != RP_OK) {
         fail_msg("no reference tensor %s", name);
