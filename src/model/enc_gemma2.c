@@ -68,9 +68,9 @@ static float gemma2_config_theta(rp_config *file)
     static const struct {
         const char *group, *type, *old_type, *theta;
     } place[] = {
-        { "rope_parameters", "rope_parameters.rope_type", "rope_parameters.type",
-          "rope_parameters.rope_theta" },
-        { "rope_scaling", "rope_scaling.rope_type", "rope_scaling.type", "rope_scaling.rope_theta" },
+        {"rope_parameters", "rope_parameters.rope_type", "rope_parameters.type",
+         "rope_parameters.rope_theta"},
+        {"rope_scaling", "rope_scaling.rope_type", "rope_scaling.type", "rope_scaling.rope_theta"},
     };
     double theta = rp_config_real(file, "rope_theta", 1.0, 1e9, 10000.0);
 
@@ -79,7 +79,8 @@ static float gemma2_config_theta(rp_config *file)
             continue;
         }
         const char *type = rp_config_text(
-            file, rp_config_has(file, place[i].type) ? place[i].type : place[i].old_type, "default");
+            file, rp_config_has(file, place[i].type) ? place[i].type : place[i].old_type,
+            "default");
         if (type != NULL && strcmp(type, "default") != 0) {
             rp_config_refuse(file, place[i].group, "type default");
         }
@@ -145,8 +146,8 @@ static rp_status gemma2_config_layers(rp_config *file, gemma2 *self)
 
     for (int i = 0; i < c->n_layers; i++) {
         const char *type = listed ? rp_config_text_at(file, "layer_types", i) : NULL;
-        self->layer[i].sliding = listed ? type != NULL && strcmp(type, "sliding_attention") == 0
-                                        : i % 2 == 0;
+        self->layer[i].sliding =
+            listed ? type != NULL && strcmp(type, "sliding_attention") == 0 : i % 2 == 0;
         if (listed && !self->layer[i].sliding &&
             (type == NULL || strcmp(type, "full_attention") != 0)) {
             rp_config_refuse(file, "layer_types",
@@ -208,9 +209,9 @@ static void gemma2_close(void *handle)
     if (self == NULL) {
         return;
     }
-    rp_buffer *const all[] = { &self->rows,   &self->normed, &self->qkv, &self->attended,
-                               &self->branch, &self->gates,  &self->inner, &self->cos,
-                               &self->sin };
+    rp_buffer *const all[] = {&self->rows,     &self->normed, &self->qkv,
+                              &self->attended, &self->branch, &self->gates,
+                              &self->inner,    &self->cos,    &self->sin};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         rp_buffer_free(&self->backend, all[i]);
     }
@@ -283,8 +284,8 @@ static rp_status gemma2_check(const gemma2_config *c, const int32_t *ids, int n,
     }
     for (int i = 0; i < n; i++) {
         if (ids[i] < 0 || ids[i] >= c->vocab) {
-            return RP_FAIL(RP_E_ARG, "token %d has id %d: the encoder knows 0 to %d", i, (int)ids[i],
-                           c->vocab - 1);
+            return RP_FAIL(RP_E_ARG, "token %d has id %d: the encoder knows 0 to %d", i,
+                           (int)ids[i], c->vocab - 1);
         }
     }
     *layer = wanted < 0 ? wanted + c->n_layers + 1 : wanted;
@@ -304,15 +305,15 @@ static rp_status gemma2_grow(gemma2 *self, int n)
         size_t n_elems;
         const char *what;
     } want[] = {
-        { &self->rows, t * d, "text states" },
-        { &self->normed, t * d, "normed text states" },
-        { &self->qkv, t * (q_dim + 2 * kv_dim), "text queries, keys and values" },
-        { &self->attended, t * q_dim, "attended text states" },
-        { &self->branch, t * d, "text branch outputs" },
-        { &self->gates, t * 2 * (size_t)c->ffn, "text feed-forward gates" },
-        { &self->inner, t * (size_t)c->ffn, "text feed-forward states" },
-        { &self->cos, t * half, "text rotary cosines" },
-        { &self->sin, t * half, "text rotary sines" },
+        {&self->rows, t * d, "text states"},
+        {&self->normed, t * d, "normed text states"},
+        {&self->qkv, t * (q_dim + 2 * kv_dim), "text queries, keys and values"},
+        {&self->attended, t * q_dim, "attended text states"},
+        {&self->branch, t * d, "text branch outputs"},
+        {&self->gates, t * 2 * (size_t)c->ffn, "text feed-forward gates"},
+        {&self->inner, t * (size_t)c->ffn, "text feed-forward states"},
+        {&self->cos, t * half, "text rotary cosines"},
+        {&self->sin, t * half, "text rotary sines"},
     };
     int k_max = c->hidden > c->ffn ? c->hidden : c->ffn;
 
@@ -359,8 +360,8 @@ static void gemma2_attend(gemma2 *self, const gemma2_layer *l, int n, bool softc
     const int stride = q_dim + 2 * kv_dim;
     float *const q = self->qkv.data;
     float *const k = q + q_dim;
-    const rp_tensor *const in[] = { &l->q, &l->k, &l->v };
-    const rp_tensor *const out[] = { &l->o };
+    const rp_tensor *const in[] = {&l->q, &l->k, &l->v};
+    const rp_tensor *const out[] = {&l->o};
     const rp_attention_shape shape = {
         .n_q = n,
         .n_kv = n,
@@ -396,8 +397,8 @@ static void gemma2_feed_forward(gemma2 *self, const gemma2_layer *l, int n)
     const gemma2_config *c = &self->config;
     const rp_backend_ops *ops = self->backend.ops;
     void *const be = self->backend.self;
-    const rp_tensor *const in[] = { &l->gate, &l->up };
-    const rp_tensor *const out[] = { &l->down };
+    const rp_tensor *const in[] = {&l->gate, &l->up};
+    const rp_tensor *const out[] = {&l->down};
 
     ops->rms_norm(be, self->rows.data, n, c->hidden, &l->norm_ffn, 1.0f, c->eps, NULL,
                   self->normed.data);

@@ -6,8 +6,8 @@
  *   lumina2_block.c    one transformer block
  *   lumina2_tables.c   rotary and timestep tables, in host memory
  *
- * Source: Qin et al., "Lumina-Image 2.0", arXiv:2503.21758; the behaviour followed is that of diffusers'
- * Lumina2Transformer2DModel.
+ * Source: Qin et al., "Lumina-Image 2.0", arXiv:2503.21758; the behaviour followed is that of
+ * diffusers' Lumina2Transformer2DModel.
  */
 #ifndef RP_LUMINA2_H
 #define RP_LUMINA2_H
@@ -15,27 +15,28 @@
 #include "model/model.h"
 #include "model/params.h"
 
-#define RP_LUMINA2_TIME_DIM 256 /* width of the sinusoidal timestep embedding, fixed in the class */
+#define RP_LUMINA2_TIME_DIM 256 /* width of the sinusoidal timestep embedding, fixed in the class  \
+                                 */
 
 typedef struct {
     int hidden;               /* d */
     int n_layers, n_refiners; /* joint layers; noise refiners, and as many context refiners */
     int n_heads, n_kv_heads, head_dim;
-    int ffn;                  /* inner width of the feed-forward part */
+    int ffn; /* inner width of the feed-forward part */
     int channels, patch, sample_size;
-    int cond_dim;             /* width of a caption row */
-    int temb_dim;             /* width of the timestep embedding: min(hidden, 1024) */
-    int axes_dim[3];          /* elements of a head turned by caption index, row, column */
-    int axes_lens[3];         /* positions that each axis can count */
+    int cond_dim;     /* width of a caption row */
+    int temb_dim;     /* width of the timestep embedding: min(hidden, 1024) */
+    int axes_dim[3];  /* elements of a head turned by caption index, row, column */
+    int axes_lens[3]; /* positions that each axis can count */
     float norm_eps;
 } rp_lumina2_config;
 
 /* One transformer block. */
 typedef struct {
-    rp_tensor mod_w, mod_b;                        /* adaLN; unset in a context refiner */
-    rp_tensor norm1, norm2, ffn_norm1, ffn_norm2;  /* [hidden] */
+    rp_tensor mod_w, mod_b;                       /* adaLN; unset in a context refiner */
+    rp_tensor norm1, norm2, ffn_norm1, ffn_norm2; /* [hidden] */
     rp_tensor q, k, v, o, norm_q, norm_k;
-    rp_tensor w1, w2, w3;                          /* w2(silu(w1 x) * w3 x) */
+    rp_tensor w1, w2, w3; /* w2(silu(w1 x) * w3 x) */
 } rp_lumina2_block;
 
 /* A condition of the job, given. */
@@ -51,16 +52,16 @@ typedef struct {
     int64_t n_params;
 
     /* parameters */
-    rp_tensor x_w, x_b;                  /* x_embedder */
+    rp_tensor x_w, x_b; /* x_embedder */
     rp_tensor time1_w, time1_b, time2_w, time2_b;
-    rp_tensor cap_norm, cap_w, cap_b;    /* caption embedder */
+    rp_tensor cap_norm, cap_w, cap_b;             /* caption embedder */
     rp_tensor out_mod_w, out_mod_b, out_w, out_b; /* norm_out */
-    rp_lumina2_block *block;             /* noise refiners, joint layers, context refiners */
+    rp_lumina2_block *block; /* noise refiners, joint layers, context refiners */
 
     /* the job; n_evals 0 before the first begin() */
-    int h, w, n_image;                   /* latent size, image tokens */
+    int h, w, n_image; /* latent size, image tokens */
     int n_evals, n_conds, max_tokens;
-    rp_lumina2_cond *cond;               /* [n_conds] */
+    rp_lumina2_cond *cond; /* [n_conds] */
     int cond_room;
 
     /* host memory, growing */
@@ -86,7 +87,8 @@ typedef struct {
 } rp_lumina2;
 
 /* Read and check dir/config.json; *fingerprint_out is its checksum. RP_E_IO, RP_E_FORMAT. */
-rp_status rp_lumina2_config_read(const char *dir, rp_lumina2_config *out, uint64_t *fingerprint_out);
+rp_status rp_lumina2_config_read(const char *dir, rp_lumina2_config *out,
+                                 uint64_t *fingerprint_out);
 
 /* Bind all parameters by name; self->block has room for all blocks. */
 void rp_lumina2_config_bind(rp_lumina2 *self);
@@ -95,21 +97,22 @@ void rp_lumina2_config_bind(rp_lumina2 *self);
  * One block in place on x[t, hidden].
  *   first     rows before it are read by attention and are not brought up to date (last layer)
  *   cos, sin  [t, head_dim / 2]
- *   mod       [4 hidden]: scale and gate of attention, scale and gate of the feed-forward part; NULL
- *             in a context refiner
+ *   mod       [4 hidden]: scale and gate of attention, scale and gate of the feed-forward part;
+ * NULL in a context refiner
  */
-void rp_lumina2_block_run(rp_lumina2 *self, const rp_lumina2_block *block, float *x, int t, int first,
-                          const float *cos, const float *sin, const float *mod);
+void rp_lumina2_block_run(rp_lumina2 *self, const rp_lumina2_block *block, float *x, int t,
+                          int first, const float *cos, const float *sin, const float *mod);
 
 /*
- * Rotary table of [caption | image]: caption row i is at (i, 0, 0), the image token in row r and column
- * c at (n_tokens, r, c). Angles are computed in double, cos and sin [n_tokens + rows cols, head_dim/2]
- * stored in float.
+ * Rotary table of [caption | image]: caption row i is at (i, 0, 0), the image token in row r and
+ * column c at (n_tokens, r, c). Angles are computed in double, cos and sin [n_tokens + rows cols,
+ * head_dim/2] stored in float.
  */
 void rp_lumina2_tables_rope(const rp_lumina2_config *config, int n_tokens, int rows, int cols,
                             float *cos_out, float *sin_out);
 
-/* out[RP_LUMINA2_TIME_DIM] = [cos | sin] of t * 10000^(-i / 128), t = 1 - sigma as the pipeline rounds it. */
+/* out[RP_LUMINA2_TIME_DIM] = [cos | sin] of t * 10000^(-i / 128), t = 1 - sigma as the pipeline
+ * rounds it. */
 void rp_lumina2_tables_time(float sigma, float *out);
 
 #endif

@@ -14,7 +14,7 @@ static void block_attend(rp_lumina2 *self, const rp_lumina2_block *block, int t,
     const int q_dim = c->n_heads * c->head_dim;
     const int kv_dim = c->n_kv_heads * c->head_dim;
     const int stride = q_dim + 2 * kv_dim;
-    const rp_tensor *const w[] = { &block->q, &block->k, &block->v };
+    const rp_tensor *const w[] = {&block->q, &block->k, &block->v};
     float *const q = self->mem.qkv.data;
     float *const k = q + q_dim;
     const rp_attention_shape shape = {
@@ -33,8 +33,8 @@ static void block_attend(rp_lumina2 *self, const rp_lumina2_block *block, int t,
     ops->linear(self->backend.self, self->mem.normed.data, t, c->hidden, c->hidden, w, 3, NULL, q);
     ops->head_norm_rope(self->backend.self, q, t, c->n_heads, c->head_dim, stride, &block->norm_q,
                         LUMINA2_QK_EPS, RP_ROPE_PAIRS, cos, sin);
-    ops->head_norm_rope(self->backend.self, k, t, c->n_kv_heads, c->head_dim, stride, &block->norm_k,
-                        LUMINA2_QK_EPS, RP_ROPE_PAIRS, cos, sin);
+    ops->head_norm_rope(self->backend.self, k, t, c->n_kv_heads, c->head_dim, stride,
+                        &block->norm_k, LUMINA2_QK_EPS, RP_ROPE_PAIRS, cos, sin);
     /* normed was read by linear() above: its room is free again */
     ops->attention(self->backend.self, &shape, q + (size_t)first * (size_t)stride, k, k + kv_dim,
                    self->mem.normed.data);
@@ -45,8 +45,8 @@ static void block_feed_forward(rp_lumina2 *self, const rp_lumina2_block *block, 
 {
     const rp_lumina2_config *c = &self->config;
     const rp_backend_ops *ops = self->backend.ops;
-    const rp_tensor *const in[] = { &block->w1, &block->w3 };
-    const rp_tensor *const out[] = { &block->w2 };
+    const rp_tensor *const in[] = {&block->w1, &block->w3};
+    const rp_tensor *const out[] = {&block->w2};
 
     ops->linear(self->backend.self, self->mem.normed.data, t, c->hidden, c->hidden, in, 2, NULL,
                 self->mem.gates.data);
@@ -55,8 +55,8 @@ static void block_feed_forward(rp_lumina2 *self, const rp_lumina2_block *block, 
                 self->mem.branch.data);
 }
 
-void rp_lumina2_block_run(rp_lumina2 *self, const rp_lumina2_block *block, float *x, int t, int first,
-                          const float *cos, const float *sin, const float *mod)
+void rp_lumina2_block_run(rp_lumina2 *self, const rp_lumina2_block *block, float *x, int t,
+                          int first, const float *cos, const float *sin, const float *mod)
 {
     const rp_backend_ops *ops = self->backend.ops;
     const int d = self->config.hidden;
@@ -65,7 +65,7 @@ void rp_lumina2_block_run(rp_lumina2 *self, const rp_lumina2_block *block, float
     const float *const gate_attn = mod == NULL ? NULL : mod + d;
     const float *const scale_ffn = mod == NULL ? NULL : mod + 2 * d;
     const float *const gate_ffn = mod == NULL ? NULL : mod + 3 * d;
-    const rp_tensor *const proj[] = { &block->o };
+    const rp_tensor *const proj[] = {&block->o};
     const int n = t - first;
     float *const y = x + (size_t)first * (size_t)d;
 

@@ -47,8 +47,8 @@ static int config_ffn(rp_config *file, int hidden)
 
 static void config_heads(rp_config *file, rp_lumina2_config *c)
 {
-    int64_t dim[3] = { 0 };
-    int64_t len[3] = { 0 };
+    int64_t dim[3] = {0};
+    int64_t len[3] = {0};
 
     c->n_heads = config_size(file, "num_attention_heads", MAX_HEADS, REQUIRED);
     c->n_kv_heads = config_size(file, "num_kv_heads", MAX_HEADS, c->n_heads);
@@ -93,7 +93,7 @@ rp_status rp_lumina2_config_read(const char *dir, rp_lumina2_config *out, uint64
 {
     rp_status st = RP_OK;
     rp_config *file = NULL;
-    rp_lumina2_config c = { 0 };
+    rp_lumina2_config c = {0};
 
     RP_TRY(rp_config_open(dir, "config.json", &file));
     c.hidden = config_size(file, "hidden_size", MAX_HIDDEN, REQUIRED);

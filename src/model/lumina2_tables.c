@@ -29,11 +29,11 @@ void rp_lumina2_tables_rope(const rp_lumina2_config *config, int n_tokens, int r
     const size_t half = (size_t)config->head_dim / 2;
 
     for (int i = 0; i < n_tokens; i++) {
-        const int position[3] = { i, 0, 0 };
+        const int position[3] = {i, 0, 0};
         tables_rope_row(config, position, cos_out + (size_t)i * half, sin_out + (size_t)i * half);
     }
     for (int i = 0; i < rows * cols; i++) {
-        const int position[3] = { n_tokens, i / cols, i % cols };
+        const int position[3] = {n_tokens, i / cols, i % cols};
         const size_t at = (size_t)(n_tokens + i) * half;
         tables_rope_row(config, position, cos_out + at, sin_out + at);
     }
@@ -41,7 +41,8 @@ void rp_lumina2_tables_rope(const rp_lumina2_config *config, int n_tokens, int r
 
 void rp_lumina2_tables_time(float sigma, float *out)
 {
-    /* all in float, step by step as the pipeline does: timestep = 1000 sigma, t = 1 - timestep / 1000 */
+    /* all in float, step by step as the pipeline does: timestep = 1000 sigma, t = 1 - timestep /
+     * 1000 */
     const float timestep = sigma * LUMINA2_TRAIN_STEPS;
     const float t = 1.0f - timestep / LUMINA2_TRAIN_STEPS;
     const int half = RP_LUMINA2_TIME_DIM / 2;

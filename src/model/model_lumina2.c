@@ -38,8 +38,8 @@ static size_t larger(size_t a, size_t b)
 static rp_buffer *lumina2_buffer_at(rp_lumina2 *self, size_t i)
 {
     rp_buffer *const all[] = {
-        &self->mem.mod,     &self->mem.out_scale, &self->mem.time, &self->mem.temb,
-        &self->mem.caption, &self->mem.cos,       &self->mem.sin,  &self->mem.rows,
+        &self->mem.mod,     &self->mem.out_scale, &self->mem.time,   &self->mem.temb,
+        &self->mem.caption, &self->mem.cos,       &self->mem.sin,    &self->mem.rows,
         &self->mem.normed,  &self->mem.qkv,       &self->mem.branch, &self->mem.gates,
         &self->mem.inner,   &self->mem.patches,
     };
@@ -81,7 +81,7 @@ static void lumina2_close(void *handle)
 static int lumina2_longest_row(const rp_lumina2_config *c)
 {
     const int patch_dim = c->patch * c->patch * c->channels;
-    const int all[] = { c->hidden, c->ffn, c->cond_dim, patch_dim, RP_LUMINA2_TIME_DIM };
+    const int all[] = {c->hidden, c->ffn, c->cond_dim, patch_dim, RP_LUMINA2_TIME_DIM};
     int k = 0;
 
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
@@ -108,8 +108,8 @@ static rp_status lumina2_open(const rp_model_source *source, void **self_out)
     RP_TRY_OUT(rp_params_open(source, &self->params));
     rp_lumina2_config_bind(self);
     RP_TRY_OUT(rp_params_finish(&self->params));
-    RP_TRY_OUT(self->backend.ops->reserve(self->backend.self, lumina2_longest_row(c), 1,
-                                          c->head_dim));
+    RP_TRY_OUT(
+        self->backend.ops->reserve(self->backend.self, lumina2_longest_row(c), 1, c->head_dim));
 
     self->n_params = rp_params_count(&self->params);
     self->fingerprint = self->fingerprint * 31 + rp_weights_fingerprint(self->params.file);
@@ -152,17 +152,19 @@ static rp_status lumina2_check_job(const rp_lumina2_config *c, const rp_denoiser
 
     if (job->c != c->channels || job->h < 1 || job->w < 1 || job->h % c->patch != 0 ||
         job->w % c->patch != 0 || job->h > max_size || job->w > max_size) {
-        return RP_FAIL(RP_E_ARG,
-                       "latents %d x %d x %d: the model takes %d channels, height and width multiples "
-                       "of %d up to %d",
-                       job->c, job->h, job->w, c->channels, c->patch, max_size);
+        return RP_FAIL(
+            RP_E_ARG,
+            "latents %d x %d x %d: the model takes %d channels, height and width multiples "
+            "of %d up to %d",
+            job->c, job->h, job->w, c->channels, c->patch, max_size);
     }
     if (job->n_evals < 1 || job->n_conds < 1 || job->max_tokens < 1 ||
         job->max_tokens > lumina2_max_tokens(c)) {
-        return RP_FAIL(RP_E_ARG,
-                       "job of %d model calls, %d conditions, %d tokens: at least 1 each, and up to "
-                       "%d tokens",
-                       job->n_evals, job->n_conds, job->max_tokens, lumina2_max_tokens(c));
+        return RP_FAIL(
+            RP_E_ARG,
+            "job of %d model calls, %d conditions, %d tokens: at least 1 each, and up to "
+            "%d tokens",
+            job->n_evals, job->n_conds, job->max_tokens, lumina2_max_tokens(c));
     }
     return RP_OK;
 }
@@ -194,7 +196,7 @@ static rp_status lumina2_grow_conds(rp_lumina2 *self, int n_conds)
         self->cond_room = n_conds;
     }
     for (int i = 0; i < n_conds; i++) {
-        self->cond[i] = (rp_lumina2_cond){ 0 };
+        self->cond[i] = (rp_lumina2_cond){0};
     }
     return RP_OK;
 }
@@ -218,20 +220,20 @@ static rp_status lumina2_grow(rp_lumina2 *self, const rp_denoiser_job *job)
         size_t n_elems;
         const char *what;
     } want[] = {
-        { &self->mem.mod, (size_t)lumina2_n_modulated(c) * evals * 4 * d, "adaLN vectors" },
-        { &self->mem.out_scale, evals * d, "output scales" },
-        { &self->mem.time, evals * larger(RP_LUMINA2_TIME_DIM, temb), "timestep table" },
-        { &self->mem.temb, evals * temb, "timestep embeddings" },
-        { &self->mem.caption, conds * (size_t)job->max_tokens * d, "refined captions" },
-        { &self->mem.cos, conds * t * half, "rotary cosines" },
-        { &self->mem.sin, conds * t * half, "rotary sines" },
-        { &self->mem.rows, t * wide, "hidden states" },
-        { &self->mem.normed, t * wide, "normed states" },
-        { &self->mem.qkv, t * qkv, "queries, keys and values" },
-        { &self->mem.branch, t * d, "branch outputs" },
-        { &self->mem.gates, t * 2 * (size_t)c->ffn, "feed-forward gates" },
-        { &self->mem.inner, t * (size_t)c->ffn, "feed-forward states" },
-        { &self->mem.patches, image * patch_dim, "patches" },
+        {&self->mem.mod, (size_t)lumina2_n_modulated(c) * evals * 4 * d, "adaLN vectors"},
+        {&self->mem.out_scale, evals * d, "output scales"},
+        {&self->mem.time, evals * larger(RP_LUMINA2_TIME_DIM, temb), "timestep table"},
+        {&self->mem.temb, evals * temb, "timestep embeddings"},
+        {&self->mem.caption, conds * (size_t)job->max_tokens * d, "refined captions"},
+        {&self->mem.cos, conds * t * half, "rotary cosines"},
+        {&self->mem.sin, conds * t * half, "rotary sines"},
+        {&self->mem.rows, t * wide, "hidden states"},
+        {&self->mem.normed, t * wide, "normed states"},
+        {&self->mem.qkv, t * qkv, "queries, keys and values"},
+        {&self->mem.branch, t * d, "branch outputs"},
+        {&self->mem.gates, t * 2 * (size_t)c->ffn, "feed-forward gates"},
+        {&self->mem.inner, t * (size_t)c->ffn, "feed-forward states"},
+        {&self->mem.patches, image * patch_dim, "patches"},
     };
 
     for (size_t i = 0; i < sizeof(want) / sizeof(want[0]); i++) {
@@ -251,9 +253,9 @@ static rp_status lumina2_modulate(rp_lumina2 *self, const rp_denoiser_job *job)
     void *const be = self->backend.self;
     const int n = job->n_evals;
     const size_t temb_elems = (size_t)n * (size_t)c->temb_dim;
-    const rp_tensor *const time1[] = { &self->time1_w };
-    const rp_tensor *const time2[] = { &self->time2_w };
-    const rp_tensor *const out_mod[] = { &self->out_mod_w };
+    const rp_tensor *const time1[] = {&self->time1_w};
+    const rp_tensor *const time2[] = {&self->time2_w};
+    const rp_tensor *const out_mod[] = {&self->out_mod_w};
     float *const silu_temb = self->mem.time.data; /* its table is used up by then */
 
     for (int i = 0; i < n; i++) {
@@ -268,7 +270,7 @@ static rp_status lumina2_modulate(rp_lumina2 *self, const rp_denoiser_job *job)
     ops->silu(be, silu_temb, temb_elems, silu_temb);
 
     for (int i = 0; i < lumina2_n_modulated(c); i++) {
-        const rp_tensor *const w[] = { &self->block[i].mod_w };
+        const rp_tensor *const w[] = {&self->block[i].mod_w};
         ops->linear(be, silu_temb, n, c->temb_dim, c->temb_dim, w, 1, &self->block[i].mod_b,
                     self->mem.mod.data + (size_t)i * (size_t)n * 4 * (size_t)c->hidden);
     }
@@ -329,11 +331,12 @@ static rp_status lumina2_condition(void *handle, int id, const float *embeds, in
     const rp_lumina2_config *c = &self->config;
     const rp_backend_ops *ops = self->backend.ops;
     void *const be = self->backend.self;
-    const rp_tensor *const cap[] = { &self->cap_w };
+    const rp_tensor *const cap[] = {&self->cap_w};
 
     if (id < 0 || id >= self->n_conds || n_tokens < 1 || n_tokens > self->max_tokens) {
-        return RP_FAIL(RP_E_ARG, "condition %d of %d tokens: the job has conditions 0 to %d of 1 to %d",
-                       id, n_tokens, self->n_conds - 1, self->max_tokens);
+        return RP_FAIL(RP_E_ARG,
+                       "condition %d of %d tokens: the job has conditions 0 to %d of 1 to %d", id,
+                       n_tokens, self->n_conds - 1, self->max_tokens);
     }
     const rp_lumina2_block *const refiner = self->block + lumina2_n_modulated(c);
     float *const caption = self->mem.caption.data + lumina2_caption_at(self, id);
@@ -344,8 +347,8 @@ static rp_status lumina2_condition(void *handle, int id, const float *embeds, in
     self->cond[id].n_tokens = 0;
     lumina2_put_rope(self, id, n_tokens);
     ops->put(be, self->mem.rows.data, embeds, n_bytes);
-    ops->rms_norm(be, self->mem.rows.data, n_tokens, c->cond_dim, &self->cap_norm, 0.0f, c->norm_eps,
-                  NULL, self->mem.normed.data);
+    ops->rms_norm(be, self->mem.rows.data, n_tokens, c->cond_dim, &self->cap_norm, 0.0f,
+                  c->norm_eps, NULL, self->mem.normed.data);
     ops->linear(be, self->mem.normed.data, n_tokens, c->cond_dim, c->cond_dim, cap, 1, &self->cap_b,
                 caption);
     for (int i = 0; i < c->n_refiners; i++) {
@@ -373,12 +376,12 @@ static void lumina2_embed_image(rp_lumina2 *self, const float *x, int eval, cons
     const rp_lumina2_config *c = &self->config;
     const rp_backend_ops *ops = self->backend.ops;
     const int patch_dim = c->patch * c->patch * c->channels;
-    const rp_tensor *const w[] = { &self->x_w };
+    const rp_tensor *const w[] = {&self->x_w};
 
     ops->patchify(self->backend.self, x, c->channels, self->h, self->w, c->patch,
                   self->mem.patches.data);
-    ops->linear(self->backend.self, self->mem.patches.data, self->n_image, patch_dim, patch_dim, w, 1,
-                &self->x_b, rows);
+    ops->linear(self->backend.self, self->mem.patches.data, self->n_image, patch_dim, patch_dim, w,
+                1, &self->x_b, rows);
     for (int i = 0; i < c->n_refiners; i++) {
         rp_lumina2_block_run(self, &self->block[i], rows, self->n_image, 0, cos, sin,
                              lumina2_mod(self, i, eval));
@@ -390,13 +393,13 @@ static void lumina2_project(rp_lumina2 *self, const float *rows, int eval, float
 {
     const rp_lumina2_config *c = &self->config;
     const rp_backend_ops *ops = self->backend.ops;
-    const rp_tensor *const w[] = { &self->out_w };
+    const rp_tensor *const w[] = {&self->out_w};
     const float *const scale = self->mem.out_scale.data + (size_t)eval * (size_t)c->hidden;
 
     ops->layer_norm(self->backend.self, rows, self->n_image, c->hidden, LUMINA2_OUT_EPS, scale,
                     self->mem.normed.data);
-    ops->linear(self->backend.self, self->mem.normed.data, self->n_image, c->hidden, c->hidden, w, 1,
-                &self->out_b, self->mem.patches.data);
+    ops->linear(self->backend.self, self->mem.normed.data, self->n_image, c->hidden, c->hidden, w,
+                1, &self->out_b, self->mem.patches.data);
     /* the network was trained on image - noise; velocity is noise - image */
     ops->unpatchify(self->backend.self, self->mem.patches.data, c->channels, self->h, self->w,
                     c->patch, -1.0f, velocity);
@@ -410,8 +413,8 @@ static rp_status lumina2_predict(void *handle, int cond, int eval, const float *
 
     if (eval < 0 || eval >= self->n_evals || cond < 0 || cond >= self->n_conds ||
         self->cond[cond].n_tokens == 0) {
-        return RP_FAIL(RP_E_ARG, "unit of condition %d, model call %d: the job has %d, %d", cond, eval,
-                       self->n_conds, self->n_evals);
+        return RP_FAIL(RP_E_ARG, "unit of condition %d, model call %d: the job has %d, %d", cond,
+                       eval, self->n_conds, self->n_evals);
     }
     const int n_tokens = self->cond[cond].n_tokens;
     const int t = n_tokens + self->n_image;

@@ -12,7 +12,7 @@ enum { NAME_BYTES = 256 };
 
 rp_status rp_params_open(const rp_model_source *source, rp_params *params)
 {
-    *params = (rp_params){ .backend = source->backend };
+    *params = (rp_params){.backend = source->backend};
     return rp_weights_open(source->dir, &params->file);
 }
 
@@ -23,7 +23,7 @@ void rp_params_close(rp_params *params)
     }
     free(params->slot);
     rp_weights_close(params->file);
-    *params = (rp_params){ 0 };
+    *params = (rp_params){0};
 }
 
 static void params_bind(rp_params *params, rp_tensor *slot, int n_dims, const int64_t *dims,
@@ -51,7 +51,7 @@ static void params_bind(rp_params *params, rp_tensor *slot, int n_dims, const in
 
 void rp_params_vector(rp_params *params, rp_tensor *slot, int n, const char *format, ...)
 {
-    const int64_t dims[] = { n };
+    const int64_t dims[] = {n};
     va_list args;
 
     va_start(args, format);
@@ -59,9 +59,10 @@ void rp_params_vector(rp_params *params, rp_tensor *slot, int n, const char *for
     va_end(args);
 }
 
-void rp_params_matrix(rp_params *params, rp_tensor *slot, int rows, int cols, const char *format, ...)
+void rp_params_matrix(rp_params *params, rp_tensor *slot, int rows, int cols, const char *format,
+                      ...)
 {
-    const int64_t dims[] = { rows, cols };
+    const int64_t dims[] = {rows, cols};
     va_list args;
 
     va_start(args, format);
@@ -72,7 +73,7 @@ void rp_params_matrix(rp_params *params, rp_tensor *slot, int rows, int cols, co
 void rp_params_conv(rp_params *params, rp_tensor *slot, int c_out, int c_in, int kernel,
                     const char *format, ...)
 {
-    const int64_t dims[] = { c_out, c_in, kernel, kernel };
+    const int64_t dims[] = {c_out, c_in, kernel, kernel};
     va_list args;
 
     va_start(args, format);
@@ -115,7 +116,7 @@ rp_status rp_buffer_grow(const rp_backend *backend, rp_buffer *buffer, size_t n_
     }
     rp_buffer_free(backend, buffer);
     RP_TRY(backend->ops->alloc(backend->self, n_elems * sizeof(float), what, &data));
-    *buffer = (rp_buffer){ .data = data, .n_elems = n_elems };
+    *buffer = (rp_buffer){.data = data, .n_elems = n_elems};
     return RP_OK;
 }
 
@@ -124,5 +125,5 @@ void rp_buffer_free(const rp_backend *backend, rp_buffer *buffer)
     if (buffer->data != NULL) {
         backend->ops->release(backend->self, buffer->data);
     }
-    *buffer = (rp_buffer){ 0 };
+    *buffer = (rp_buffer){0};
 }

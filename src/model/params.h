@@ -11,11 +11,11 @@
 
 typedef struct {
     rp_backend backend;
-    rp_weights *file;   /* stays open: backends may borrow the mapped bytes */
-    rp_tensor **slot;   /* [n] where each parameter goes */
+    rp_weights *file; /* stays open: backends may borrow the mapped bytes */
+    rp_tensor **slot; /* [n] where each parameter goes */
     size_t n, room;
-    size_t n_placed;    /* slots that hold a tensor of the backend */
-    rp_status status;   /* first failure of binding itself */
+    size_t n_placed;  /* slots that hold a tensor of the backend */
+    rp_status status; /* first failure of binding itself */
 } rp_params;
 
 /* Open the files in source->dir. On failure `params` is empty and may be closed. */
@@ -24,12 +24,12 @@ rp_status rp_params_open(const rp_model_source *source, rp_params *params);
 /* Give back everything on the backend and unmap the files. Zeroed params are allowed. */
 void rp_params_close(rp_params *params);
 
-/* The parameter of this name (printf style) and shape goes to *slot, which must stay where it is until
- * close. Problems are kept for rp_params_finish. */
+/* The parameter of this name (printf style) and shape goes to *slot, which must stay where it is
+ * until close. Problems are kept for rp_params_finish. */
 void rp_params_vector(rp_params *params, rp_tensor *slot, int n, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
-void rp_params_matrix(rp_params *params, rp_tensor *slot, int rows, int cols, const char *format, ...)
-    __attribute__((format(printf, 5, 6)));
+void rp_params_matrix(rp_params *params, rp_tensor *slot, int rows, int cols, const char *format,
+                      ...) __attribute__((format(printf, 5, 6)));
 /* [c_out, c_in, kernel, kernel] */
 void rp_params_conv(rp_params *params, rp_tensor *slot, int c_out, int c_in, int kernel,
                     const char *format, ...) __attribute__((format(printf, 6, 7)));
@@ -47,7 +47,8 @@ typedef struct {
     size_t n_elems;
 } rp_buffer;
 
-/* At least n_elems floats; what was in it is lost when it grows. RP_E_NOMEM (logged with `what`). */
+/* At least n_elems floats; what was in it is lost when it grows. RP_E_NOMEM (logged with `what`).
+ */
 rp_status rp_buffer_grow(const rp_backend *backend, rp_buffer *buffer, size_t n_elems,
                          const char *what);
 void rp_buffer_free(const rp_backend *backend, rp_buffer *buffer);

@@ -114,11 +114,13 @@ static void kl_config_fixed(rp_config *file, int n_blocks)
 
 static rp_status kl_config_read(rp_config *file, kl_config *c)
 {
-    int64_t channels[MAX_BLOCKS] = { 0 };
+    int64_t channels[MAX_BLOCKS] = {0};
 
-    c->n_blocks = rp_config_ints(file, "block_out_channels", -MAX_BLOCKS, 1, MAX_CHANNELS, channels);
+    c->n_blocks =
+        rp_config_ints(file, "block_out_channels", -MAX_BLOCKS, 1, MAX_CHANNELS, channels);
     c->n_resnets = 1 + (int)rp_config_int(file, "layers_per_block", 1, MAX_RESNETS - 1, REQUIRED);
-    c->latent_channels = (int)rp_config_int(file, "latent_channels", 1, MAX_LATENT_CHANNELS, REQUIRED);
+    c->latent_channels =
+        (int)rp_config_int(file, "latent_channels", 1, MAX_LATENT_CHANNELS, REQUIRED);
     c->groups = (int)rp_config_int(file, "norm_num_groups", 1, MAX_CHANNELS, REQUIRED);
     c->attend = rp_config_bool(file, "mid_block_add_attention", true);
     c->post_quant = rp_config_bool(file, "use_post_quant_conv", true);
@@ -345,8 +347,7 @@ static void kl_conv(kl *self, int c_in, int c_out, int h, int w, int kernel, int
                     const rp_tensor *weight, const rp_tensor *bias)
 {
     const rp_conv_shape shape = {
-        .c_in = c_in, .c_out = c_out, .h = h, .w = w, .kernel = kernel, .upsample = upsample
-    };
+        .c_in = c_in, .c_out = c_out, .h = h, .w = w, .kernel = kernel, .upsample = upsample};
 
     self->backend.ops->conv2d(self->backend.self, &shape, self->x.data, weight, bias, self->a.data);
     kl_swap(&self->x, &self->a);
@@ -361,14 +362,13 @@ static void kl_run_resnet(kl *self, const kl_resnet *r, int h, int w)
     const int area = h * w;
     const size_t n_out = (size_t)r->c_out * (size_t)area;
     rp_conv_shape shape = {
-        .c_in = r->c_in, .c_out = r->c_out, .h = h, .w = w, .kernel = 3, .upsample = 1
-    };
+        .c_in = r->c_in, .c_out = r->c_out, .h = h, .w = w, .kernel = 3, .upsample = 1};
 
     ops->group_norm(be, self->x.data, r->c_in, area, groups, &r->norm1_w, &r->norm1_b, KL_EPS, true,
                     self->a.data);
     ops->conv2d(be, &shape, self->a.data, &r->conv1_w, &r->conv1_b, self->b.data);
-    ops->group_norm(be, self->b.data, r->c_out, area, groups, &r->norm2_w, &r->norm2_b, KL_EPS, true,
-                    self->b.data);
+    ops->group_norm(be, self->b.data, r->c_out, area, groups, &r->norm2_w, &r->norm2_b, KL_EPS,
+                    true, self->b.data);
     shape.c_in = r->c_out;
     ops->conv2d(be, &shape, self->b.data, &r->conv2_w, &r->conv2_b, self->a.data);
     if (r->c_in != r->c_out) {
@@ -388,10 +388,10 @@ static void kl_run_attention(kl *self, int area)
     const kl_attention *m = &self->attention;
     const int c = self->config.channels[0];
     const size_t n = (size_t)c * (size_t)area;
-    const rp_tensor *const q_w[] = { &m->q_w };
-    const rp_tensor *const k_w[] = { &m->k_w };
-    const rp_tensor *const v_w[] = { &m->v_w };
-    const rp_tensor *const o_w[] = { &m->o_w };
+    const rp_tensor *const q_w[] = {&m->q_w};
+    const rp_tensor *const k_w[] = {&m->k_w};
+    const rp_tensor *const v_w[] = {&m->v_w};
+    const rp_tensor *const o_w[] = {&m->o_w};
     float *const q = self->a.data; /* q, k, v [area, c] one after the other */
     float *const k = q + n;
     float *const v = k + n;
@@ -462,7 +462,8 @@ static rp_status kl_decode(void *handle, const float *latents, int h, int w, flo
     const rp_backend_ops *ops = self->backend.ops;
 
     if (h < 1 || w < 1 || h > MAX_LATENT_SIZE || w > MAX_LATENT_SIZE) {
-        return RP_FAIL(RP_E_ARG, "latents of %d x %d: the VAE takes 1 to %d", h, w, MAX_LATENT_SIZE);
+        return RP_FAIL(RP_E_ARG, "latents of %d x %d: the VAE takes 1 to %d", h, w,
+                       MAX_LATENT_SIZE);
     }
     const size_t area = (size_t)h * (size_t)w;
     const size_t n_latent = area * (size_t)c->latent_channels;
