@@ -117,22 +117,28 @@ RP_INLINE float rp_cpu_dot(const float *x, const float *y, int n)
     return rp_cpu_v8_total(a) + tail;
 }
 
-/* sum x[i] */
-RP_INLINE float rp_cpu_sum(const float *x, int n)
+/* sum (x[i] - mean) */
+RP_INLINE float rp_cpu_sum_diff(const float *x, int n, float mean)
 {
     rp_cpu_v8 a = {0}, b = {0};
     float tail = 0;
     int i = 0;
 
     for (; i + 16 <= n; i += 16) {
-        a += *(const rp_cpu_v8 *)(x + i);
-        b += *(const rp_cpu_v8 *)(x + i + 8);
+        a += *(const rp_cpu_v8 *)(x + i) - mean;
+        b += *(const rp_cpu_v8 *)(x + i + 8) - mean;
     }
     for (; i < n; i++) {
-        tail += x[i];
+        tail += x[i] - mean;
     }
     a += b;
     return rp_cpu_v8_total(a) + tail;
+}
+
+/* sum x[i] */
+RP_INLINE float rp_cpu_sum(const float *x, int n)
+{
+    return rp_cpu_sum_diff(x, n, 0.0f);
 }
 
 /* sum (x[i] - mean)^2 */

@@ -205,14 +205,16 @@ RP_SIMD static double long_sum(const float *x, size_t n)
     return sum;
 }
 
-RP_SIMD static double long_sum_sq_diff(const float *x, size_t n, float mean)
+/* sum (x - mean), which a rounded mean leaves, and sum (x - mean)^2 */
+RP_SIMD static void long_moments(const float *x, size_t n, float mean, double *sum, double *sum_sq)
 {
-    double sum = 0;
-
+    *sum = 0;
+    *sum_sq = 0;
     for (size_t i = 0; i < n; i += PIECE) {
-        sum += (double)rp_cpu_sum_sq_diff(x + i, (int)(n - i < PIECE ? n - i : PIECE), mean);
+        const int m = (int)(n - i < PIECE ? n - i : PIECE);
+        *sum += (double)rp_cpu_sum_diff(x + i, m, mean);
+        *sum_sq += (double)rp_cpu_sum_sq_diff(x + i, m, mean);
     }
-    return sum;
 }
 
 RP_SIMD static void affine(const float *x, int n, float mean, float factor, float add, float *out)
@@ -230,6 +232,11 @@ RP_SIMD static void affine_silu(const float *x, int n, float mean, float factor,
     }
 }
 
+/*
+ * The first mean carries the rounding of large sums. Against it x is small, so the second pass
+ * finds what it lacks (`rest`) along with the variance, and the shift of the output makes good for
+ * it.
+ */
 static void group_task(void *arg, int task, int thread)
 {
     const group_job *job = arg;
@@ -237,15 +244,18 @@ static void group_task(void *arg, int task, int thread)
     const float *x = job->x + (size_t)task * n;
     float *out = job->out + (size_t)task * n;
     const float mean = (float)(long_sum(x, n) / (double)n);
-    const double var = long_sum_sq_diff(x, n, mean) / (double)n;
-    const float inverse = (float)(1.0 / sqrt(var + (double)job->eps));
+    double sum, sum_sq;
+
+    long_moments(x, n, mean, &sum, &sum_sq);
+    const double rest = sum / (double)n;
+    const double inverse = 1.0 / sqrt(sum_sq / (double)n - rest * rest + (double)job->eps);
 
     (void)thread;
     for (int i = 0; i < job->channels; i++, x += job->hw, out += job->hw) {
         const size_t c = (size_t)task * (size_t)job->channels + (size_t)i;
-        const float factor = inverse * rp_cpu_element(job->w, c);
-        (job->silu ? affine_silu : affine)(x, job->hw, mean, factor, rp_cpu_element(job->b, c),
-                                           out);
+        const double factor = inverse * (double)rp_cpu_element(job->w, c);
+        const double add = (double)rp_cpu_element(job->b, c) - rest * factor;
+        (job->silu ? affine_silu : affine)(x, job->hw, mean, (float)factor, (float)add, out);
     }
 }
 
