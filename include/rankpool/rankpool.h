@@ -150,9 +150,13 @@ typedef struct {
 /* Non-zero return cancels the job at the next step: rp_generate returns RP_E_CANCEL. */
 typedef int (*rp_progress_fn)(void *arg, const rp_progress *progress);
 
+/* The latents after a step, for previews: [images, channels, h, w] = shape, f32, borrowed for the call. */
+typedef void (*rp_latents_fn)(void *arg, int step, const float *latents, const int shape[4]);
+
 typedef struct {
     rp_progress_fn progress; /* or NULL */
     void *arg;
+    rp_latents_fn latents;   /* or NULL; with the same arg */
 } rp_hooks;
 
 /*

@@ -141,7 +141,7 @@ static bool is_choice(const char *choices, const char *text)
 {
     const size_t n = strlen(text);
 
-    for (const char *c = choices; n > 0 && c != NULL; c = strchr(c, '|')) {
+    for (const char *c = choices; n > 0 && c != NULL && strchr(text, '|') == NULL; c = strchr(c, '|')) {
         c += *c == '|';
         if (strncmp(c, text, n) == 0 && (c[n] == '|' || c[n] == '\0')) {
             return true;

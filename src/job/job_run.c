@@ -96,6 +96,14 @@ static rp_status load_ranks(rp_job *job)
     return rp_load_send(job->pool);
 }
 
+static void show_latents(const rp_job *job, int step)
+{
+    if (job->hooks != NULL && job->hooks->latents != NULL) {
+        const int shape[4] = {job->params.images, job->c, job->h, job->w};
+        job->hooks->latents(job->hooks->arg, step, job->x, shape);
+    }
+}
+
 static rp_status sample(rp_job *job)
 {
     const rp_sampler *sampler   = job->params.sampler;
@@ -122,6 +130,7 @@ static rp_status sample(rp_job *job)
         }
         job->times.step[step] = rp_clock_now() - begin;
         job->times.sample     = rp_clock_now() - job->started;
+        show_latents(job, step);
         RP_TRY(rp_job_progress(job, "sample", step + 1));
     }
     rp_pool_stats(job->pool->pool, job->stats);

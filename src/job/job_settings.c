@@ -140,7 +140,7 @@ static rp_status member_text(const cJSON *item, char *buffer, size_t n_bytes, co
                        item->string);
     }
     const double value = item->valuedouble;
-    if (fabs(value) > 9007199254740992.0) {
+    if (fabs(value) >= 9007199254740992.0) { /* 2^53: from here on doubles skip whole numbers */
         return RP_FAIL(RP_E_ARG, "key '%.60s': a number this big loses digits; give it as text",
                        item->string);
     }
