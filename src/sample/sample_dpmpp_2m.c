@@ -22,17 +22,17 @@ static double lambda(float sigma)
     return log((1.0 - sigma) / sigma);
 }
 
-/* Weight of (x0 - x0_before). */
+/* Weight of (x0 - x0_before). Where a lambda is infinite, or levels are equal, it is none. */
 static float extrapolation(const float *sigma, int step)
 {
-    if (step == 0 || !(sigma[step + 1] > 0.0f) || !(sigma[step - 1] < 1.0f)) {
+    if (step == 0) {
         return 0.0f;
     }
     const double h = lambda(sigma[step + 1]) - lambda(sigma[step]);
     const double h_before = lambda(sigma[step]) - lambda(sigma[step - 1]);
     const double weight = h / (2.0 * h_before);
 
-    return isfinite(weight) ? (float)weight : 0.0f; /* levels that are equal */
+    return isfinite(weight) ? (float)weight : 0.0f;
 }
 
 static rp_status dpmpp_2m_step(const rp_sample_state *state, int step, int first_eval)

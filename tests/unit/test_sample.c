@@ -81,10 +81,12 @@ static rp_status known_velocity(void *arg, int eval, const float *x, float *velo
 static double run_known(const rp_sampler *sampler, double begin, double end, int n_steps)
 {
     static known_path path;
-    float sigma[MAX_STEPS + 1], x[2], velocity[2], work[2 * MAX_WORK] = {0};
+    float levels[MAX_STEPS + 2], x[2], velocity[2], work[2 * MAX_WORK] = {0};
+    float *const sigma = levels + 1; /* what stands before it must not matter */
     int eval_step[3 * MAX_STEPS];
 
     assert_true(sampler->n_work <= MAX_WORK);
+    levels[0] = (float)(begin * 1.001);
     for (int i = 0; i <= n_steps; i++) {
         sigma[i] = (float)(begin + (end - begin) * i / n_steps);
     }
@@ -130,7 +132,7 @@ static void orders_are_as_promised(void **state)
         const char *name;
         double order, error; /* of 32 steps from 0.95 to 0.05 */
     } rows[] = {
-        {"euler", 1, 0.06}, {"heun", 2, 2e-3}, {"midpoint", 2, 2e-3}, {"dpmpp_2m", 2, 6e-3}};
+        {"euler", 1, 0.05}, {"heun", 2, 5e-4}, {"midpoint", 2, 3e-4}, {"dpmpp_2m", 2, 4e-3}};
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         const double got = order(find(rows[i].name), 0.95, 0.05);
