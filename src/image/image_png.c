@@ -1,8 +1,8 @@
 /*
- * image_png.c - PNG files that carry their settings, through libpng.
+ * image_png.c - write PNG files that carry their settings.
  *
- * libpng reports errors by longjmp. Each setjmp stands in a function of its own whose locals do not
- * change after it; whatever must be freed belongs to the caller.
+ * libpng reports errors by longjmp: setjmp stands in a function of its own whose locals do not
+ * change after it, and whatever must be freed belongs to the caller.
  */
 #include "image/image.h"
 
@@ -13,22 +13,14 @@
 
 #include <rankpool/rankpool.h>
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <png.h>
 
 #define MAX_SIDE_PX        65536
 #define MAX_SETTINGS_BYTES ((size_t)512 << 10)
-#define MAX_CHUNK_BYTES    ((png_alloc_size_t)1 << 20) /* of text, when reading */
-#define MAX_TEXT_CHUNKS    1000
 #define ZLIB_LEVEL         6
 #define SETTINGS_KEY       "rankpool"
 
@@ -50,8 +42,6 @@ static void on_warning(png_structp png, png_const_charp message)
     (void)png;
     (void)message;
 }
-
-/* ----------------------------------------------------------------- write */
 
 static void write_bytes(png_structp png, png_bytep bytes, size_t n_bytes)
 {
@@ -145,139 +135,5 @@ rp_status rp_image_write_png(const char *path, const uint8_t *rgb, int w, int h,
 out:
     png_destroy_write_struct(&png, &info);
     rp_outfile_abandon(file);
-    return st;
-}
-
-/* ------------------------------------------------------------------ read */
-
-typedef struct {
-    const uint8_t *at, *end;
-} source;
-
-static void read_bytes(png_structp png, png_bytep bytes, size_t n_bytes)
-{
-    source *const from = png_get_io_ptr(png);
-
-    if (n_bytes > (size_t)(from->end - from->at)) {
-        png_error(png, "it is cut short");
-    }
-    memcpy(bytes, from->at, n_bytes);
-    from->at += n_bytes;
-}
-
-/* All chunks into info; false after an error of libpng. */
-static bool read_chunks(png_structp png, png_infop info)
-{
-    if (setjmp(png_jmpbuf(png)) != 0) {
-        return false;
-    }
-    png_set_user_limits(png, MAX_SIDE_PX, MAX_SIDE_PX);
-    png_set_chunk_malloc_max(png, MAX_CHUNK_BYTES);
-    png_set_chunk_cache_max(png, MAX_TEXT_CHUNKS);
-    /* A damaged text chunk is an error, not an absent one. */
-    png_set_crc_action(png, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);
-    /* Pixels are skipped: their checksums are checked, but nothing is decoded. */
-    png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, (png_const_bytep) "IDAT", 1);
-    png_read_info(png, info);
-    png_read_end(png, info);
-    return true;
-}
-
-static rp_status take_settings(const char *name, png_structp png, png_infop info,
-                               char **settings_out)
-{
-    png_textp texts = NULL;
-    const int n = png_get_text(png, info, &texts, NULL);
-    const char *chosen = NULL;
-
-    for (int i = 0; i < n; i++) {
-        if (strcmp(texts[i].key, SETTINGS_KEY) == 0) {
-            if (chosen != NULL) {
-                return RP_FAIL(RP_E_FORMAT, "%s has more than one chunk \"" SETTINGS_KEY "\"",
-                               name);
-            }
-            chosen = texts[i].text;
-        }
-    }
-    if (chosen == NULL) {
-        return RP_FAIL(RP_E_FORMAT, "%s has no settings of rankpool inside", name);
-    }
-    if (rp_text_bad_utf8(chosen) >= 0) {
-        return RP_FAIL(RP_E_FORMAT, "%s: the settings inside are not UTF-8", name);
-    }
-    char *const copy = strdup(chosen);
-    if (copy == NULL) {
-        return RP_FAIL(RP_E_NOMEM, "no memory for the settings in %s", name);
-    }
-    *settings_out = copy;
-    return RP_OK;
-}
-
-rp_status rp_image_parse_settings(const char *name, const uint8_t *bytes, size_t n_bytes,
-                                  char **settings_out)
-{
-    static const uint8_t signature[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
-    rp_status st = RP_OK;
-    fault f = {""};
-    png_structp png = NULL;
-    png_infop info = NULL;
-    source from = {bytes, bytes + n_bytes};
-
-    if (n_bytes < sizeof(signature) || memcmp(bytes, signature, sizeof(signature)) != 0) {
-        return RP_FAIL(RP_E_FORMAT, "%s is not a PNG", name);
-    }
-    png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &f, on_error, on_warning);
-    info = png != NULL ? png_create_info_struct(png) : NULL;
-    if (info == NULL) {
-        st = RP_FAIL(RP_E_NOMEM, "no memory for reading %s", name);
-        goto out;
-    }
-    png_set_read_fn(png, &from, read_bytes);
-    if (!read_chunks(png, info)) {
-        st = RP_FAIL(RP_E_FORMAT, "%s is a damaged PNG: %s", name, f.message);
-        goto out;
-    }
-    st = take_settings(name, png, info, settings_out);
-
-out:
-    png_destroy_read_struct(&png, &info, NULL);
-    return st;
-}
-
-rp_status rp_image_read_settings(const char *path, char **settings_out)
-{
-    rp_status st = RP_OK;
-    struct stat about = {0};
-    void *map = NULL;
-    size_t n_bytes = 0;
-    /* O_NONBLOCK: opening a pipe must not wait for its writer. */
-    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-
-    if (fd < 0 || fstat(fd, &about) != 0) {
-        st = RP_FAIL(RP_E_IO, "cannot read %s: %s", path, strerror(errno));
-        goto out;
-    }
-    if (!S_ISREG(about.st_mode)) {
-        st = RP_FAIL(RP_E_IO, "cannot read %s: it is not a regular file", path);
-        goto out;
-    }
-    n_bytes = (size_t)about.st_size;
-    if (n_bytes > 0) {
-        map = mmap(NULL, n_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (map == MAP_FAILED) {
-            map = NULL;
-            st = RP_FAIL(RP_E_IO, "cannot map %s: %s", path, strerror(errno));
-            goto out;
-        }
-    }
-    st = rp_image_parse_settings(path, map != NULL ? map : (const void *)"", n_bytes, settings_out);
-
-out:
-    if (map != NULL) {
-        (void)munmap(map, n_bytes);
-    }
-    if (fd >= 0) {
-        (void)close(fd);
-    }
     return st;
 }

@@ -263,6 +263,9 @@ static rp_status read_entries(rp_safetensors *file)
         file->by_name[file->n_entries++] = e; /* counted first: close frees its copy */
         RP_TRY(read_entry(file, e, item));
     }
+    if (file->n_entries == 0) {
+        return RP_OK; /* qsort takes no NULL */
+    }
     RP_TRY(check_overlap(file));
     qsort(file->by_name, file->n_entries, sizeof(*file->by_name), compare_name);
     return RP_OK;

@@ -71,6 +71,9 @@ static rp_status sort_items(const char *path, const rp_named_tensor *tensors, si
         items[i] = (item){.named = &tensors[i], .order = i};
         RP_TRY(check_tensor(path, &tensors[i], &items[i].n_bytes));
     }
+    if (n == 0) {
+        return RP_OK; /* qsort takes no NULL */
+    }
     qsort(items, n, sizeof(*items), compare_name);
     for (size_t i = 1; i < n; i++) {
         if (compare_name(&items[i - 1], &items[i]) == 0) {

@@ -53,6 +53,15 @@ static int compare_entries(const void *a, const void *b)
     return strcmp(((const entry *)a)->name, ((const entry *)b)->name);
 }
 
+/* For sorting: a tensor that two shards have comes in the order of the shards. */
+static int compare_entries_and_files(const void *a, const void *b)
+{
+    const size_t x = ((const entry *)a)->file, y = ((const entry *)b)->file;
+    const int order = compare_entries(a, b);
+
+    return order != 0 ? order : (x > y) - (x < y);
+}
+
 static entry *find(const rp_weights *weights, const char *name)
 {
     const entry key = {.name = name};
@@ -102,7 +111,9 @@ static rp_status collect_entries(rp_weights *weights)
             e->file = f;
         }
     }
-    qsort(weights->entries, weights->n_entries, sizeof(entry), compare_entries);
+    if (weights->n_entries > 0) {
+        qsort(weights->entries, weights->n_entries, sizeof(entry), compare_entries_and_files);
+    }
     return RP_OK;
 }
 
