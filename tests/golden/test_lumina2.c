@@ -165,6 +165,32 @@ static void bits_depend_on_the_unit_alone(void **state)
     rp_safetensors_close(file);
 }
 
+/* The same unit on one thread and on three. */
+static void bits_do_not_depend_on_threads(void **state)
+{
+    const rp_backend two = g_backend;
+    void *const net = g_net;
+    rp_safetensors *file = golden_file(GOLDEN_EMOJI "/p1.safetensors");
+    float x[N], got[2][N];
+
+    (void)state;
+    rpt_fill(x, N, 3);
+    for (int i = 0; i < 2; i++) {
+        const rp_model_source source = {.dir = RP_TEST_MODEL "/transformer",
+                                        .backend = golden_backend(1 + 2 * i)};
+        g_backend = source.backend;
+        assert_int_equal(g_ops->open(&source, &g_net), RP_OK);
+        begin(file);
+        predict(0, 3, x, got[i]);
+        g_ops->close(g_net);
+        g_backend.ops->close(g_backend.self);
+    }
+    assert_memory_equal(got[0], got[1], sizeof(got[0]));
+    g_backend = two;
+    g_net = net;
+    rp_safetensors_close(file);
+}
+
 static void refuse_job(rp_denoiser_job job, const char *part)
 {
     assert_int_equal(g_ops->begin(g_net, &job), RP_E_ARG);
@@ -223,6 +249,7 @@ int main(void)
         cmocka_unit_test(info_is_that_of_the_config),
         cmocka_unit_test(cost_grows_with_tokens_and_area),
         cmocka_unit_test(bits_depend_on_the_unit_alone),
+        cmocka_unit_test(bits_do_not_depend_on_threads),
         cmocka_unit_test(bad_jobs_and_units_are_refused),
     };
 
