@@ -241,6 +241,51 @@ static void harmless_edits_are_accepted_and_seen_by_the_fingerprint(void **state
     }
 }
 
+/* Lumina-Image 2.0, Gemma 2 2B and the Flux VAE as published: their configs are understood, and the
+ * weights are what is missing from these folders. */
+static void configs_of_the_full_size_models_are_accepted(void **state)
+{
+    static const char *const config[] = {
+        "{\"_class_name\": \"Lumina2Transformer2DModel\", \"sample_size\": 128, \"patch_size\": 2,"
+        "\"in_channels\": 16, \"out_channels\": null, \"hidden_size\": 2304, \"num_layers\": 26,"
+        "\"num_refiner_layers\": 2, \"num_attention_heads\": 24, \"num_kv_heads\": 8,"
+        "\"multiple_of\": 256, \"ffn_dim_multiplier\": null, \"norm_eps\": 1e-05,"
+        "\"scaling_factor\": 1.0, \"axes_dim_rope\": [32, 32, 32],"
+        "\"axes_lens\": [300, 512, 512], \"cap_feat_dim\": 2304}",
+        "{\"model_type\": \"gemma2\", \"vocab_size\": 256000, \"hidden_size\": 2304,"
+        "\"intermediate_size\": 9216, \"num_hidden_layers\": 26, \"num_attention_heads\": 8,"
+        "\"num_key_value_heads\": 4, \"head_dim\": 256, \"query_pre_attn_scalar\": 256,"
+        "\"sliding_window\": 4096, \"attn_logit_softcapping\": 50.0, \"rms_norm_eps\": 1e-06,"
+        "\"rope_theta\": 10000.0, \"max_position_embeddings\": 8192, \"attention_bias\": false,"
+        "\"hidden_act\": \"gelu_pytorch_tanh\", \"hidden_activation\": \"gelu_pytorch_tanh\"}",
+        "{\"_class_name\": \"AutoencoderKL\", \"act_fn\": \"silu\", \"in_channels\": 3,"
+        "\"out_channels\": 3, \"down_block_types\": [\"DownEncoderBlock2D\","
+        "\"DownEncoderBlock2D\", \"DownEncoderBlock2D\", \"DownEncoderBlock2D\"],"
+        "\"up_block_types\": [\"UpDecoderBlock2D\", \"UpDecoderBlock2D\","
+        "\"UpDecoderBlock2D\", \"UpDecoderBlock2D\"], \"latent_channels\": 16,"
+        "\"block_out_channels\": [128, 256, 512, 512], \"layers_per_block\": 2,"
+        "\"norm_num_groups\": 32, \"scaling_factor\": 0.3611, \"shift_factor\": 0.1159,"
+        "\"latents_mean\": null, \"latents_std\": null, \"use_quant_conv\": false,"
+        "\"use_post_quant_conv\": false, \"mid_block_add_attention\": true}",
+    };
+
+    (void)state;
+    rpt_log_collect();
+    for (int kind = DENOISER; kind <= VAE; kind++) {
+        char path[1024];
+        char *dir = rpt_mkdir();
+        uint64_t fingerprint = 0;
+        (void)snprintf(path, sizeof(path), "%s/config.json", dir);
+        FILE *file = fopen(path, "wb");
+        assert_non_null(file);
+        (void)fputs(config[kind], file);
+        assert_int_equal(fclose(file), 0);
+        assert_int_equal(open_and_close(kind, dir, &fingerprint), RP_E_IO);
+        assert_non_null(strstr(rpt_log_last(), "no weights"));
+        rpt_rmdir(dir);
+    }
+}
+
 static void a_folder_that_is_not_there_is_an_io_error(void **state)
 {
     uint64_t fingerprint = 0;
@@ -259,6 +304,7 @@ int main(void)
         cmocka_unit_test(all_slots_are_filled),
         cmocka_unit_test(other_arithmetic_and_absurd_sizes_are_refused),
         cmocka_unit_test(harmless_edits_are_accepted_and_seen_by_the_fingerprint),
+        cmocka_unit_test(configs_of_the_full_size_models_are_accepted),
         cmocka_unit_test(a_folder_that_is_not_there_is_an_io_error),
     };
 
