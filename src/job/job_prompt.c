@@ -21,6 +21,22 @@ static int token_limit(const rp_job *job)
     return p->encoder_info.max_tokens < limit ? p->encoder_info.max_tokens : limit;
 }
 
+#define CUT_SHOWN_BYTES 160
+
+/* Bytes of the text to show: at most CUT_SHOWN_BYTES, whole characters. */
+static int shown_bytes(const char *text)
+{
+    size_t n = strlen(text);
+
+    if (n > CUT_SHOWN_BYTES) {
+        n = CUT_SHOWN_BYTES;
+        while (n > 0 && ((unsigned char)text[n] & 0xC0u) == 0x80u) {
+            n--;
+        }
+    }
+    return (int)n;
+}
+
 /* ids [limit] of one text; a warning says what was cut. */
 static rp_status tokenize(const rp_job *job, const char *what, const char *text, int32_t *ids, int limit,
                           int *n_out)
@@ -30,7 +46,9 @@ static rp_status tokenize(const rp_job *job, const char *what, const char *text,
 
     RP_TRY(rp_tokenizer_encode(job->pool->pipeline.tokenizer, text, ids, limit, n_out, &n_all, &cut));
     if (n_all > *n_out) {
-        RP_WARN("the %s has %d tokens, %d are used; cut: '%s'", what, n_all, *n_out, cut);
+        const int n = shown_bytes(cut);
+        RP_WARN("the %s has %d tokens, %d are used; cut: '%.*s'%s", what, n_all, *n_out, n, cut,
+                cut[n] != '\0' ? " ..." : "");
     }
     free(cut);
     if (*n_out == 0) {
