@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# run.sh [seconds] - build the fuzz targets with clang and run each for that long (default 10).
+#
+# Prints executions a target. A crash is kept as build-fuzz/crashes/<target>/crash-*, and the script
+# then ends with 1. Run one again with: build-fuzz/bin/<target> <file>
+set -u
+seconds=${1:-10}
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+build=${RP_FUZZ_BUILD:-$root/build-fuzz}
+
+case $seconds in
+'' | *[!0-9]* | 0) echo "usage: run.sh [seconds per target, 1 or more]" >&2; exit 2 ;;
+esac
+command -v clang >/dev/null && command -v clang++ >/dev/null ||
+    { echo "fuzz: clang and clang++ are needed (Debian: clang libclang-rt-dev)" >&2; exit 2; }
+
+cmake -S "$root" -B "$build" -G Ninja -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ \
+    -DCMAKE_BUILD_TYPE=RelWithDebInfo -DRP_FUZZ=ON -DRP_MPI=OFF >"$build.log" 2>&1 &&
+    cmake --build "$build" --target fuzz >>"$build.log" 2>&1 ||
+    { tail -n 30 "$build.log" >&2; echo "fuzz: the build failed, see $build.log" >&2; exit 2; }
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+bad=0
+for source in "$here"/fuzz_*.c; do
+    name=$(basename "$source" .c)
+    crashes=$build/crashes/$name
+    mkdir -p "$work/$name" "$crashes"
+    cp -r "$here/corpus/$name/." "$work/$name/" 2>/dev/null # seeds are read, not grown
+    dict=()
+    [ -f "$here/$name.dict" ] && dict=(-dict="$here/$name.dict")
+    if "$build/bin/$name" -max_total_time="$seconds" -max_len=8192 -timeout=10 -rss_limit_mb=2048 \
+        -print_final_stats=1 -artifact_prefix="$crashes/" "${dict[@]}" "$work/$name" \
+        >"$work/$name.log" 2>&1; then
+        verdict=ok
+    else
+        verdict=CRASHED bad=1
+        grep -vE '^#|NEW|REDUCE' "$work/$name.log" | tail -n 40 >&2
+        ls -t "$crashes" | head -n 1 | sed "s|^|kept: $crashes/|" >&2
+    fi
+    runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$work/$name.log")
+    edges=$(grep -oE 'cov: [0-9]+' "$work/$name.log" | tail -n 1)
+    echo "$name: ${runs:-?} executions in $seconds s, ${edges:-cov: ?} edges, $verdict"
+done
+exit $bad
