@@ -59,7 +59,7 @@ static rp_status fill_schedule(rp_job *job)
 
     flow.image_seq_len = job->c; /* what diffusers' Lumina2Pipeline passes on: latents.shape[1] */
     if (p->shift > 0) {
-        flow.shift                = (float)p->shift;
+        flow.shift                = p->shift;
         flow.use_dynamic_shifting = false;
     }
     RP_TRY(rp_mem_new(steps + 1, sizeof(float), "noise levels", (void **)&job->sigma));
