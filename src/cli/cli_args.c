@@ -49,27 +49,33 @@ int rp_cli_args_rank_hint(void)
 
 /* ------------------------------------------------------------- nearest name */
 
-/* Levenshtein distance with one row; words longer than MAX_NAME are cut. */
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Letters to insert, delete, change, or swap with their neighbour (optimal string alignment); words
+ * longer than MAX_NAME are cut. */
 static size_t edit_distance(const char *a, const char *b)
 {
-    size_t row[MAX_NAME + 1];
+    size_t rows[3][MAX_NAME + 1]; /* of a's letters i - 2, i - 1, i */
     const size_t n_a = strnlen(a, MAX_NAME), n_b = strnlen(b, MAX_NAME);
 
     for (size_t j = 0; j <= n_b; j++) {
-        row[j] = j;
+        rows[0][j] = j;
     }
     for (size_t i = 1; i <= n_a; i++) {
-        size_t diagonal = row[0];
-        row[0]          = i;
+        const size_t *before = rows[(i + 1) % 3], *last = rows[(i - 1) % 3];
+        size_t *now = rows[i % 3];
+        now[0]      = i;
         for (size_t j = 1; j <= n_b; j++) {
-            const size_t changed  = diagonal + (a[i - 1] != b[j - 1]);
-            const size_t inserted = row[j - 1] + 1, deleted = row[j] + 1;
-            const size_t shorter = inserted < deleted ? inserted : deleted;
-            diagonal             = row[j];
-            row[j]               = changed < shorter ? changed : shorter;
+            now[j] = least(least(last[j], now[j - 1]) + 1, last[j - 1] + (a[i - 1] != b[j - 1]));
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
+                now[j] = least(now[j], before[j - 2] + 1);
+            }
         }
     }
-    return row[n_b];
+    return rows[n_a % 3][n_b];
 }
 
 const char *rp_cli_args_nearest(const char *word, rp_cli_name_fn next, const void *arg)

@@ -17,9 +17,13 @@ static const char *kind_name(const void *arg, size_t i)
 static void print_kind(const char *kind, const char *indent)
 {
     const char *name = NULL, *help = NULL;
+    size_t widest = 0;
 
     for (size_t i = 0; rp_list(kind, i, &name, &help) == RP_OK; i++) {
-        (void)printf("%s%-14s  %s\n", indent, name, help);
+        widest = strlen(name) > widest ? strlen(name) : widest;
+    }
+    for (size_t i = 0; rp_list(kind, i, &name, &help) == RP_OK; i++) {
+        (void)printf("%s%-*s  %s\n", indent, (int)widest, name, help);
     }
 }
 

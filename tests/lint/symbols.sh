@@ -5,8 +5,8 @@ library=${1:?usage: symbols.sh BUILD_DIR}/lib/librankpool.so
 header=$(dirname "$0")/../../include/rankpool/rankpool.h
 [ -e "$library" ] || { echo "$library is not built"; exit 1; }
 
-declared=$(sed -nE '/^RP_API/,/;/p' "$header" | tr '\n' ' ' | sed 's/;/;\n/g' |
-    sed -nE 's/^ *RP_API[^(]*[ *](rp_[a-z0-9_]+)\(.*/\1/p' | sort -u)
+declared=$(awk '/^RP_API/ { on = 1 } on { print } /;/ { on = 0 }' "$header" | grep -oE 'rp_[a-z0-9_]+\(' |
+    tr -d '(' | sort -u)
 exported=$(nm -D --defined-only "$library" | awk '{ print $3 }' | sed 's/@.*//' | sort -u)
 if [ -z "$declared" ] || [ -z "$exported" ]; then
     echo "no symbols found"
