@@ -108,6 +108,7 @@ static void tasks_run_at_the_same_time(void **state)
     meeting m = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
 
     assert_int_equal(rp_cpu_team_open(2, &team), RP_OK);
+    rp_clock_sleep_us(20000); /* the other thread is asleep by now */
     rp_cpu_team_run(team, meet, &m, 2);
     assert_int_equal(m.n, 2);
     rp_cpu_team_close(team);

@@ -94,9 +94,10 @@ RP_INLINE float rp_cpu_geluf(float x)
     return rp_cpu_times_sigmoid(x, 1.5957691216f * (x + 0.044715f * x * x * x));
 }
 
-RP_INLINE float rp_cpu_v8_total(rp_cpu_v8 v)
+RP_INLINE float rp_cpu_v8_total(const rp_cpu_v8 *v)
 {
-    return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7]));
+    return (((*v)[0] + (*v)[4]) + ((*v)[1] + (*v)[5])) +
+           (((*v)[2] + (*v)[6]) + ((*v)[3] + (*v)[7]));
 }
 
 /* sum x[i] y[i] */
@@ -114,7 +115,7 @@ RP_INLINE float rp_cpu_dot(const float *x, const float *y, int n)
         tail += x[i] * y[i];
     }
     a += b;
-    return rp_cpu_v8_total(a) + tail;
+    return rp_cpu_v8_total(&a) + tail;
 }
 
 /* sum (x[i] - mean) */
@@ -132,7 +133,7 @@ RP_INLINE float rp_cpu_sum_diff(const float *x, int n, float mean)
         tail += x[i] - mean;
     }
     a += b;
-    return rp_cpu_v8_total(a) + tail;
+    return rp_cpu_v8_total(&a) + tail;
 }
 
 /* sum x[i] */
@@ -158,7 +159,7 @@ RP_INLINE float rp_cpu_sum_sq_diff(const float *x, int n, float mean)
         tail += (x[i] - mean) * (x[i] - mean);
     }
     a += b;
-    return rp_cpu_v8_total(a) + tail;
+    return rp_cpu_v8_total(&a) + tail;
 }
 
 /* The largest of n >= 1; a NaN may be passed over. */
