@@ -91,12 +91,12 @@ expect_exit() {
         [ "$code" = "$1" ] || fail "exit $code, should be $1"
     fi
 }
-expect_in_stderr() { for text in "$@"; do grep -qF -- "$text" stderr || fail "stderr lacks: $text"; done; }
-expect_in_stdout() { for text in "$@"; do grep -qF -- "$text" stdout || fail "stdout lacks: $text"; done; }
-expect_not_in_stderr() { for text in "$@"; do grep -qF -- "$text" stderr && fail "stderr has: $text"; done; }
+expect_in_stderr() { local text; for text in "$@"; do grep -qF -- "$text" stderr || fail "stderr lacks: $text"; done; }
+expect_in_stdout() { local text; for text in "$@"; do grep -qF -- "$text" stdout || fail "stdout lacks: $text"; done; }
+expect_not_in_stderr() { local text; for text in "$@"; do grep -qF -- "$text" stderr && fail "stderr has: $text"; done; }
 expect_silent() { [ ! -s "$1" ] || fail "$1 should be empty"; }
-expect_file() { for file in "$@"; do [ -s "$file" ] || fail "no file $file"; done; }
-expect_no_file() { for file in "$@"; do [ ! -e "$file" ] || fail "file $file should not be there"; done; }
+expect_file() { local file; for file in "$@"; do [ -s "$file" ] || fail "no file $file"; done; }
+expect_no_file() { local file; for file in "$@"; do [ ! -e "$file" ] || fail "file $file should not be there"; done; }
 expect_same() { cmp -s "$1" "$2" || fail "$1 and $2 differ"; }
 expect_different() { cmp -s "$1" "$2" && fail "$1 and $2 are the same"; }
 expect_lines() { # FILE N : counts the lines
