@@ -1,8 +1,9 @@
 /*
- * test_pipeline.c - the public API against diffusers' Lumina2Pipeline: the same prompt, seed and settings
- * give the same latents after every step, and the same picture.
+ * test_pipeline.c - the public API against diffusers' Lumina2Pipeline: the same prompt, seed and
+ * settings give the same latents after every step, and the same picture.
  *
- * Reference: tests/data/emoji-lumina2-reference (diffusers, float32, CPU), four runs of two prompts.
+ * Reference: tests/data/emoji-lumina2-reference (diffusers, float32, CPU), four runs of two
+ * prompts.
  */
 #include "rp_test.h"
 
@@ -17,12 +18,12 @@
 #define LATENTS_TOLERANCE 3e-5
 
 typedef struct {
-    const char *name;         /* tensor prefix of the run */
-    const char *option[2];    /* one option that differs from the defaults, or NULL */
+    const char *name;      /* tensor prefix of the run */
+    const char *option[2]; /* one option that differs from the defaults, or NULL */
 } run_case;
 
 typedef struct {
-    const float *want;        /* [20, 16, 16, 16] */
+    const float *want; /* [20, 16, 16, 16] */
     int n_steps;
     double worst;
 } watch;
@@ -38,8 +39,8 @@ static rankpool *g_pool;
 
 static void compare_step(void *arg, int step, const float *latents, const int shape[4])
 {
-    watch *w          = arg;
-    const size_t n    = (size_t)shape[1] * (size_t)shape[2] * (size_t)shape[3];
+    watch *w = arg;
+    const size_t n = (size_t)shape[1] * (size_t)shape[2] * (size_t)shape[3];
     const double diff = rpt_rel_l2(latents, w->want + (size_t)step * n, n);
 
     w->worst = diff > w->worst ? diff : w->worst;
@@ -79,11 +80,12 @@ static void compare_picture(const rp_result *result, const rp_safetensors *file)
     assert_true(n_off <= 50); /* observed: 0 to 3 of 49,152 */
 }
 
-static void one_run(const run_case *run, const char *file_name, const char *prompt, const char *seed)
+static void one_run(const run_case *run, const char *file_name, const char *prompt,
+                    const char *seed)
 {
     char path[512], name[64];
     rp_safetensors *file = NULL;
-    rp_result *result    = NULL;
+    rp_result *result = NULL;
     rp_tensor want;
 
     (void)snprintf(path, sizeof(path), "%s/emoji-lumina2-reference/%s", RP_TEST_DATA, file_name);
@@ -91,9 +93,9 @@ static void one_run(const run_case *run, const char *file_name, const char *prom
     assert_int_equal(rp_safetensors_open(path, &file), RP_OK);
     assert_int_equal(rp_safetensors_find(file, name, &want), RP_OK);
 
-    watch w              = {.want = want.data};
+    watch w = {.want = want.data};
     const rp_hooks hooks = {.arg = &w, .latents = compare_step};
-    rp_settings *s       = settings_of(run, prompt, seed);
+    rp_settings *s = settings_of(run, prompt, seed);
     assert_int_equal(rp_generate(g_pool, s, &hooks, &result), RP_OK);
     if (getenv("RPT_VERBOSE") != NULL) {
         print_message("%s %s: worst step %.3g\n", file_name, run->name, w.worst);
@@ -146,8 +148,9 @@ static void a_second_job_gives_the_same_numbers(void **state)
 static int open_pool(void **state)
 {
     (void)state;
-    rp_settings *s     = rp_settings_new();
-    const rp_status st = rp_settings_set(s, "model", RP_TEST_MODEL) == RP_OK ? rp_open(s, &g_pool) : RP_E_ARG;
+    rp_settings *s = rp_settings_new();
+    const rp_status st =
+        rp_settings_set(s, "model", RP_TEST_MODEL) == RP_OK ? rp_open(s, &g_pool) : RP_E_ARG;
 
     rp_settings_free(s);
     return st == RP_OK ? 0 : -1;
