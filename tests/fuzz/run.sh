@@ -9,16 +9,19 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 build=${RP_FUZZ_BUILD:-$root/build-fuzz}
 
+log=$build/build.log
+
 case $seconds in
 '' | *[!0-9]* | 0) echo "usage: run.sh [seconds per target, 1 or more]" >&2; exit 2 ;;
 esac
 command -v clang >/dev/null && command -v clang++ >/dev/null ||
     { echo "fuzz: clang and clang++ are needed (Debian: clang libclang-rt-dev)" >&2; exit 2; }
 
+mkdir -p "$build"
 cmake -S "$root" -B "$build" -G Ninja -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ \
-    -DCMAKE_BUILD_TYPE=RelWithDebInfo -DRP_FUZZ=ON -DRP_MPI=OFF >"$build.log" 2>&1 &&
-    cmake --build "$build" --target fuzz >>"$build.log" 2>&1 ||
-    { tail -n 30 "$build.log" >&2; echo "fuzz: the build failed, see $build.log" >&2; exit 2; }
+    -DCMAKE_BUILD_TYPE=RelWithDebInfo -DRP_FUZZ=ON -DRP_MPI=OFF >"$log" 2>&1 &&
+    cmake --build "$build" --target fuzz >>"$log" 2>&1 ||
+    { tail -n 30 "$log" >&2; echo "fuzz: the build failed, see $log" >&2; exit 2; }
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

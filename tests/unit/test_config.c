@@ -189,10 +189,30 @@ static void getters_read_what_is_there(void **state)
     rp_config_close(NULL);
 }
 
+static void a_dot_leads_into_an_object(void **state)
+{
+    (void)state;
+    rp_config *c = must_parse("{\"a\": {\"b\": 3, \"n\": null}, \"x.y\": 4, \"x\": {\"y\": 5}}");
+
+    assert_true(rp_config_int(c, "a.b", 0, 9, -1) == 3);
+    assert_true(rp_config_int(c, "x.y", 0, 9, -1) == 4); /* a key that is spelled so goes first */
+    assert_true(rp_config_int(c, "a.c", 0, 9, 7) == 7);
+    assert_false(rp_config_has(c, "a.n"));
+    assert_false(rp_config_has(c, "none.b"));
+    (void)rp_config_int(c, "a.b", 4, 9, -1);
+    assert_int_equal(rp_config_finish(c), RP_E_FORMAT);
+    assert_logged("\"a.b\" is 3, it must be a whole number from 4 to 9");
+    rp_config_close(c);
+}
+
 /* One getter each, over {"k": value}. */
 static void get_int(rp_config *c)
 {
     (void)rp_config_int(c, "k", 1, 100, 0);
+}
+static void get_any_int(rp_config *c)
+{
+    (void)rp_config_int(c, "k", INT64_MIN, INT64_MAX - 1, INT64_MAX);
 }
 static void get_real(rp_config *c)
 {
@@ -233,7 +253,9 @@ static void getters_refuse_with_key_value_and_what_is_allowed(void **state)
         {get_int, "{\"k\": 1.5}", "is 1.5"},
         {get_int, "{\"k\": \"7\"}", "is \"7\""},
         {get_int, "{\"k\": 1e300}", "is 1e+300"},
-        {get_int, "{\"k\": 9007199254740993}", "whole number"},
+        {get_any_int, "{\"k\": 9007199254740993}", "whole number"},
+        {get_any_int, "{\"k\": -9007199254740993}", "whole number"},
+        {get_any_int, "{\"k\": 9223372036854775807}", "whole number"},
         {get_int, "{\"k\": [1]}", "is [1]"},
         {get_int, "{\"k\": true}", "is true"},
         {get_real, "{}", "is missing, it must be a number from 0 to 1"},
@@ -355,6 +377,7 @@ int main(void)
         TEST(a_nul_byte_is_not_space),
         TEST(depth_and_number_of_values_are_bounded),
         TEST(getters_read_what_is_there),
+        TEST(a_dot_leads_into_an_object),
         TEST(getters_refuse_with_key_value_and_what_is_allowed),
         TEST(the_first_error_is_kept_and_long_values_are_cut),
         TEST(fingerprints_follow_the_text),

@@ -112,7 +112,7 @@ static size_t insert_chunk(uint8_t *bytes, size_t n, size_t where, const char *t
 
 /* --------------------------------------------------------------- pixels */
 
-/* round((x / 2 + 0.5).clip(0, 1) * 255) of numpy 2.1 in float32, one value a row. */
+/* numpy.round((x / 2 + 0.5).clip(0, 1) * 255) in float32. */
 static void floats_become_bytes_as_numpy_makes_them(void **state)
 {
     (void)state;
@@ -120,10 +120,31 @@ static void floats_become_bytes_as_numpy_makes_them(void **state)
         float x;
         int want;
     } cases[] = {
-        {-1, 0},         {1, 255},       {0, 128},     {-2, 0},        {3, 255},
-        {INFINITY, 255}, {-INFINITY, 0}, {NAN, 0},     {-0.0f, 128},   {0.5f, 191},
-        {-0.5f, 64},     {1e-30f, 128},  {-0.996f, 1}, {-0.997f, 0},   {0.25f, 159},
-        {0.75f, 223},    {-0.25f, 96},   {-0.75f, 32}, {0.9999f, 255}, {1e30f, 255},
+        {-1, 0},
+        {1, 255},
+        {0, 128},
+        {-2, 0},
+        {3, 255},
+        {INFINITY, 255},
+        {-INFINITY, 0},
+        {NAN, 0},
+        {-0.0f, 128},
+        {0.5f, 191},
+        {-0.5f, 64},
+        {1e-30f, 128},
+        {-0.996f, 1},
+        {-0.997f, 0},
+        {0.25f, 159},
+        {0.75f, 223},
+        {-0.25f, 96},
+        {-0.75f, 32},
+        {0.9999f, 255},
+        {1e30f, 255},
+        /* exactly 126.5, 100.5, 254.5 and 127.5: to even */
+        {-0.00784313678741455f, 126},
+        {-0.21176469326019287f, 100},
+        {0.996078372001648f, 254},
+        {0, 128},
     };
     enum { N = sizeof(cases) / sizeof(cases[0]) };
     float in[3 * N];

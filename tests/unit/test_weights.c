@@ -124,7 +124,8 @@ static void nothing_there_is_an_error_with_what_was_looked_for(void **state)
 static void one_line_names_all_that_is_wrong(void **state)
 {
     (void)state;
-    static const int64_t d_2x2[] = {2, 2}, d_8x4[] = {8, 4}, d_4[] = {4}, d_2x3[] = {2, 3};
+    static const int64_t d_2x2[] = {2, 2}, d_8x4[] = {8, 4}, d_4[] = {4}, d_2x3[] = {2, 3},
+                         d_4x1[] = {4, 1};
     const rp_named_tensor tensors[] = {
         {"good.0.weight", {RP_F32, 2, {2, 2, 1, 1}, g_data}},
         {"flat", {RP_F32, 1, {4, 1, 1, 1}, g_data}},
@@ -133,11 +134,12 @@ static void one_line_names_all_that_is_wrong(void **state)
         {"ints", {RP_I32, 1, {4, 1, 1, 1}, g_data}},
         {"scalar", {RP_F32, 0, {1, 1, 1, 1}, g_data}},
         {"e", {RP_F32, 1, {1, 1, 1, 1}, g_data}},
+        {"one_dim", {RP_F32, 1, {4, 1, 1, 1}, g_data}},
         {"encoder.x", {RP_F32, 1, {1, 1, 1, 1}, g_data}},
     };
     rp_tensor t = {0};
 
-    assert_int_equal(rp_safetensors_write(in_dir("model.safetensors"), tensors, 8, NULL, 0), RP_OK);
+    assert_int_equal(rp_safetensors_write(in_dir("model.safetensors"), tensors, 9, NULL, 0), RP_OK);
     rp_weights *w = must_open();
     rp_weights_ignore(w, "encoder.");
     rp_weights_bind(w, &t, 2, d_2x2, "good.%d.%s", 0, "weight");
@@ -150,6 +152,8 @@ static void one_line_names_all_that_is_wrong(void **state)
     assert_null(t.data); /* empty, and n_dims 0 */
     assert_int_equal(t.n_dims, 0);
     rp_weights_bind(w, &t, 2, d_2x2, "flat");
+    rp_weights_bind(w, &t, 2, d_4x1, "one_dim");
+    assert_null(t.data);
     rp_weights_bind(w, &t, 1, d_4, "ints");
     assert_null(t.data);
     rp_weights_bind(w, &t, 2, d_2x3, "a");
@@ -161,9 +165,9 @@ static void one_line_names_all_that_is_wrong(void **state)
 
     char want[900];
     (void)snprintf(want, sizeof(want),
-                   "%s: 2 tensors missing (a, b), 2 misshapen (d is [4, 4], should be [8, 4], flat "
-                   "is [4], should be [2, 2]), 1 of a wrong type (ints is I32, should be F32, F16 "
-                   "or BF16), 1 left over (e)",
+                   "%s: 2 tensors missing (a, b), 3 misshapen (d is [4, 4], should be [8, 4], flat "
+                   "is [4], should be [2, 2], one_dim is [4], should be [4, 1]), 1 of a wrong type "
+                   "(ints is I32, should be F32, F16 or BF16), 1 left over (e)",
                    g_dir);
     assert_string_equal(rpt_log_last(), want);
     rp_weights_close(w);
