@@ -56,14 +56,13 @@ static void say(const rp_ctrl_watch *watch, char what)
     }
 }
 
-_Noreturn static void end_process(void)
+static void clean_up(void)
 {
     void (*const on_lost)(void) = atomic_load(&g_on_lost);
 
     if (on_lost != NULL) {
         on_lost();
     }
-    _exit(RP_CTRL_EXIT_LOST);
 }
 
 /* Rank 0 tells the user and the others. */
@@ -71,13 +70,16 @@ _Noreturn static void lost_rank(const rp_ctrl_watch *watch, int rank)
 {
     const rp_ctrl_peer *peer = &watch->ctrl->peers[rank];
 
+    /* The launcher, which has noticed too, may send SIGTERM in these very milliseconds. */
+    (void)signal(SIGTERM, SIG_IGN);
+    clean_up();
     if (!atomic_load(&g_leaving)) {
         rp_log_now(
             "rank %d (host %s, pid %d) has gone; the job ends here, finished pictures are kept",
             rank, peer->host, (int)peer->pid);
     }
     say(watch, SAY_LOST);
-    end_process();
+    _exit(RP_CTRL_EXIT_LOST);
 }
 
 /* One rank of each node speaks: rank 0 cannot, and nobody knows who else is left. */
@@ -87,13 +89,14 @@ _Noreturn static void lost_root(const rp_ctrl_watch *watch)
     const rp_ctrl_peer *root = &ctrl->peers[0];
     const int speaker = ctrl->place.node == root->node ? 1 : 0; /* local rank */
 
+    clean_up();
     rp_clock_sleep_us(LAUNCHER_US);
     if (ctrl->place.local_rank == speaker && !atomic_load(&g_leaving)) {
         rp_log_now("lost contact to rank 0 (host %s, pid %d); the job ends here, finished pictures "
                    "are kept",
                    root->host, (int)root->pid);
     }
-    end_process();
+    _exit(RP_CTRL_EXIT_LOST);
 }
 
 static void look(rp_ctrl_watch *watch, int i)
@@ -112,11 +115,13 @@ static void look(rp_ctrl_watch *watch, int i)
         if (watch->ctrl->place.rank == 0) {
             say(watch, SAY_ABORT);
         }
+        clean_up();
         rp_clock_sleep_us(ABORT_US); /* the launcher gives the exit code that was asked for */
-        end_process();
+        _exit(RP_CTRL_EXIT_LOST);
     }
     if (n == 1 && what == SAY_LOST) {
-        end_process();
+        clean_up();
+        _exit(RP_CTRL_EXIT_LOST);
     }
     if (watch->ctrl->place.rank == 0) {
         lost_rank(watch, i);
