@@ -37,12 +37,14 @@ static const char *plural(int n)
 
 static void print_title(const rp_bench *b)
 {
-    (void)printf("rankpool %s, \"%s\", %dx%d, %s steps, guidance %s, %d image%s, %d rank%s; %d "
+    const char *steps = rp_settings_get(b->settings, "steps");
+
+    (void)printf("rankpool %s, \"%s\", %dx%d, %s step%s, guidance %s, %d image%s, %d rank%s; %d "
                  "warm-up, %d timed%s\n\n",
-                 rp_version(), rp_settings_get(b->settings, "prompt"), b->width, b->height,
-                 rp_settings_get(b->settings, "steps"), rp_settings_get(b->settings, "guidance"),
-                 b->n_images, plural(b->n_images), b->n_ranks, plural(b->n_ranks), b->warmup,
-                 b->repeat, b->compare ? " of each residency, taking turns" : "");
+                 rp_version(), rp_settings_get(b->settings, "prompt"), b->width, b->height, steps,
+                 plural(atoi(steps)), rp_settings_get(b->settings, "guidance"), b->n_images,
+                 plural(b->n_images), b->n_ranks, plural(b->n_ranks), b->warmup, b->repeat,
+                 b->compare ? " of each residency, taking turns" : "");
 }
 
 static void print_medians(rp_bench *b)

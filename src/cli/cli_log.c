@@ -6,6 +6,7 @@
 
 #include <rankpool/rankpool.h>
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -13,6 +14,7 @@
 
 static struct {
     bool mute;
+    pthread_t main_thread;
     const char *file; /* of the job line that is being read or run, or NULL */
     long line;
 } g_cli_log;
@@ -26,7 +28,8 @@ static void log_line(void *arg, rp_log_level level, const char *text)
         return;
     }
     rp_cli_progress_wipe();
-    if (g_cli_log.file != NULL) {
+    /* a lost rank, told by the library's thread, is no fault of the line */
+    if (g_cli_log.file != NULL && pthread_equal(pthread_self(), g_cli_log.main_thread)) {
         (void)fprintf(stderr, "%s:%ld: %s%s\n", g_cli_log.file, g_cli_log.line,
                       level == RP_LOG_ERROR ? "" : words[level], text);
     } else {
@@ -36,7 +39,8 @@ static void log_line(void *arg, rp_log_level level, const char *text)
 
 void rp_cli_log_start(bool mute)
 {
-    g_cli_log.mute = mute;
+    g_cli_log.mute        = mute;
+    g_cli_log.main_thread = pthread_self();
     rp_set_log(log_line, NULL);
 }
 
