@@ -113,6 +113,22 @@ static void a_launcher_of_another_mpi_is_found_out(void **state)
     assert_null(ctrl);
     assert_non_null(strstr(rpt_log_last(), "pmi started 4 ranks but MPI sees 1"));
 }
+#else
+static void several_ranks_need_a_build_with_mpi(void **state)
+{
+    (void)state;
+    static const char *const environments[] = {"OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_RANK=0",
+                                               "PMIX_RANK=0"};
+    rp_ctrl *ctrl = NULL;
+
+    for (int i = 0; i < 3; i++) {
+        rpt_log_clear();
+        (void)launch(i < 2 ? environments[i] : "");
+        assert_int_equal(rp_ctrl_open(i == 2, &ctrl), RP_E_UNSUP);
+        assert_null(ctrl);
+        assert_non_null(strstr(rpt_log_last(), "several ranks need MPI, and this build has none"));
+    }
+}
 #endif
 
 int main(void)
@@ -123,6 +139,8 @@ int main(void)
         cmocka_unit_test(alone_there_is_one_rank),
 #ifdef RP_HAVE_MPI
         cmocka_unit_test(a_launcher_of_another_mpi_is_found_out),
+#else
+        cmocka_unit_test(several_ranks_need_a_build_with_mpi),
 #endif
     };
 
