@@ -11,6 +11,7 @@
 #define REDRAW_SECONDS 0.05
 #define PLAIN_SECONDS  5.0
 #define BAR_CELLS      30
+#define SAME_SECONDS   0.3
 
 static struct {
     bool quiet, terminal, drawn;
@@ -130,11 +131,20 @@ rp_hooks rp_cli_progress_hooks(void)
 
 /* ------------------------------------------------------------------ signals */
 
+/* Launchers and `timeout` signal a process and then its whole group: what comes at once counts
+ * once. */
 static void on_signal(int number)
 {
-    g_signal = number;
-    (void)signal(SIGINT, SIG_DFL);
-    (void)signal(SIGTERM, SIG_DFL);
+    static volatile double first;
+    const double now = rp_cli_now(); /* clock_gettime may be called here */
+
+    if (g_signal == 0) {
+        first    = now;
+        g_signal = number;
+    } else if (now - first > SAME_SECONDS) {
+        (void)signal(number, SIG_DFL);
+        (void)raise(number);
+    }
 }
 
 void rp_cli_signals_catch(void)

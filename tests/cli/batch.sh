@@ -144,8 +144,8 @@ expect_exit 1
 expect_in_stderr "one size" "line 1" "line 2"
 
 t "SIGTERM between or in jobs: the finished stay, the summary comes"
-for i in $(seq 200); do echo "{\"seed\": $i, \"steps\": 40}"; done >long.jsonl
-run timeout --preserve-status -s TERM 2 "$rankpool" batch long.jsonl --out-dir long --width 32 --height 32 --threads 1
+for i in $(seq 1000); do echo "{\"seed\": $i, \"steps\": 4}"; done >long.jsonl
+run timeout --preserve-status -s TERM 3 "$rankpool" batch long.jsonl --out-dir long --width 32 --height 32 --threads 1
 expect_exit 143
 expect_file long/0001.png
 tail -1 stdout | grep -qE '^made [1-9][0-9]*, kept 0, failed 0, not run [0-9]+ in' || fail "last line differs"

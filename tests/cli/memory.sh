@@ -13,7 +13,7 @@ for i in $(seq 50); do
     echo '{"prompt": "sun"}'
     echo '{"prompt": "a picture of a red heart on a yellow background", "negative": "blue", "images": 2}'
     echo '{"prompt": "pizza", "sampler": "dpmpp_2m", "steps": 2}'
-    echo '{"prompt": "sun", "guidance": 1}'
+    echo '{"prompt": "sun", "guidance": 4}'
 done >jobs.jsonl
 
 # Anonymous resident memory in KiB of every process below $1, or of $1 itself.
@@ -55,14 +55,14 @@ measure() { # n-processes command...
     # timeout's child is the command
     while kill -0 $pid 2>/dev/null; do
         sample_memory "$(pgrep -P $pid | head -1)" >>samples
-        sleep 0.05
+        sleep 0.15
     done
     wait $pid
     code=$?
     check_flat samples "$want"
 }
 
-batch=(batch jobs.jsonl --steps 1 --width 32 --height 32 --threads 1 --quiet)
+batch=(batch jobs.jsonl --steps 1 --guidance 1 --width 32 --height 32 --threads 1 --quiet)
 
 t "one rank"
 measure 1 "$rankpool" "${batch[@]}" --out-dir one

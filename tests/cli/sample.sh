@@ -124,4 +124,18 @@ for signal in INT:130 TERM:143; do
     expect_no_file never.png
     expect_no_parts
 done
+
+t "a second signal ends the program at once"
+"$rankpool" sample --steps 1000 --threads 1 --width 1024 --height 1024 --out never.png >stdout 2>stderr &
+pid=$!
+ran="rankpool sample, SIGTERM twice within one long step"
+sleep 1
+kill -TERM $pid
+sleep 0.5
+kill -TERM $pid
+wait $pid
+code=$?
+expect_exit 143
+expect_not_in_stderr "cancelled"
+expect_no_file never.png
 finish
