@@ -230,7 +230,6 @@ rp_status rp_ctrl_agree(rp_ctrl *ctrl, rp_status mine, const char *what)
     RP_TRY(rp_ctrl_gather(ctrl, &vote, sizeof(vote), ctrl->votes));
     if (ctrl->place.rank == 0) {
         verdict = (int32_t)count_votes(ctrl, what);
-        rp_log_take(vote.text, sizeof(vote.text)); /* told; not the text of a later failure */
     }
     RP_TRY(rp_ctrl_bcast(ctrl, &verdict, sizeof(verdict)));
     return (rp_status)verdict;
