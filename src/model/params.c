@@ -120,6 +120,20 @@ rp_status rp_buffer_grow(const rp_backend *backend, rp_buffer *buffer, size_t n_
     return RP_OK;
 }
 
+rp_status rp_buffer_grow_act(const rp_backend *backend, rp_buffer *buffer, size_t n_elems,
+                             const char *what)
+{
+    void *data = NULL;
+
+    if (n_elems <= buffer->n_elems) {
+        return RP_OK;
+    }
+    rp_buffer_free(backend, buffer);
+    RP_TRY(backend->ops->alloc_act(backend->self, n_elems, what, &data));
+    *buffer = (rp_buffer){.data = data, .n_elems = n_elems};
+    return RP_OK;
+}
+
 void rp_buffer_free(const rp_backend *backend, rp_buffer *buffer)
 {
     if (buffer->data != NULL) {

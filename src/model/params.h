@@ -51,6 +51,9 @@ typedef struct {
  */
 rp_status rp_buffer_grow(const rp_backend *backend, rp_buffer *buffer, size_t n_elems,
                          const char *what);
+/* The same for activations: elements as the backend computes with them, addressed like floats. */
+rp_status rp_buffer_grow_act(const rp_backend *backend, rp_buffer *buffer, size_t n_elems,
+                             const char *what);
 void rp_buffer_free(const rp_backend *backend, rp_buffer *buffer);
 
 #endif

@@ -6,7 +6,9 @@
  * filled, a unit test holds it).
  *
  * Conventions
- *   - Activations are float* in backend memory, row major, [t, d] unless stated otherwise.
+ *   - Activations are float* in backend memory, row major, [t, d] unless stated otherwise. Memory from
+ *     alloc_act() is addressed like floats too, but the backend may keep narrower elements in it (bf16);
+ *     put, get and copy convert. Every op takes either kind for every activation.
  *   - Weights are rp_tensor (F32, F16 or BF16) that went through weight(); they stay borrowed.
  *   - An op returns nothing: the first failure is kept inside and returned by the next sync().
  *   - `out` may alias an input only where it says so.
@@ -25,9 +27,26 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* Arithmetic of activations and matrices: --precision. AUTO is the backend's own choice (cpu: f32,
+ * cuda: bf16). */
+typedef enum { RP_PRECISION_AUTO, RP_PRECISION_F32, RP_PRECISION_BF16 } rp_precision;
+
 typedef struct {
-    int n_threads; /* >= 1, of this rank */
+    int n_threads;          /* >= 1, of this rank */
+    int device;             /* number of the GPU among the visible ones; the CPU has one device, 0 */
+    rp_precision precision; /* RP_E_UNSUP where the device cannot */
 } rp_backend_params;
+
+/* What an opened backend runs on, for people. */
+typedef struct {
+    char name[64];      /* "NVIDIA H200", "" for the CPU */
+    char id[64];        /* unique over machines (a GPU's UUID), "" for the CPU */
+    char pci[16];       /* "0000:1b:00.0", "" for the CPU */
+    char precision[8];  /* "f32", "bf16" */
+    bool on_device;     /* its memory is not host memory: put and get are needed */
+    size_t bytes_total; /* device memory, 0 for the CPU */
+    size_t bytes_free;
+} rp_device_info;
 
 /* How rope() pairs the elements of a head. */
 typedef enum {
@@ -58,6 +77,9 @@ typedef struct rp_backend_ops {
     const char *help; /* one line */
 
     bool (*usable)(void); /* could open() work on this machine? No side effects. */
+    int (*n_devices)(void);         /* that this process sees; the CPU counts 1 */
+    const char *(*why_not)(void);   /* when not usable: the cause, as a clause. Static storage */
+    void (*info)(void *self, rp_device_info *out);
 
     /* *self_out on success only; RP_E_NOMEM, RP_E_UNSUP. */
     rp_status (*open)(const rp_backend_params *params, void **self_out);
@@ -73,15 +95,36 @@ typedef struct rp_backend_ops {
 
     /* ---- memory ---- */
     rp_status (*alloc)(void *self, size_t n_bytes, const char *what, void **out); /* zeroed, 64-byte aligned */
-    void (*release)(void *self, void *mem);                                       /* NULL is allowed */
+    /* The same for n floats' worth of activations, in the element type that the backend computes with. */
+    rp_status (*alloc_act)(void *self, size_t n_elems, const char *what, void **out);
+    void (*release)(void *self, void *mem); /* of both; NULL is allowed */
+    /* n_bytes counts floats, 4 bytes each, whatever is kept; get() has arrived after sync(). */
     void (*put)(void *self, void *dst, const void *host, size_t n_bytes);
     void (*get)(void *self, void *host, const void *src, size_t n_bytes);
     void (*copy)(void *self, void *dst, const void *src, size_t n_bytes);
     /* A weight in host memory (mmap'd) -> the tensor that ops take. The CPU borrows it as it is. */
     rp_status (*weight)(void *self, const rp_tensor *host, rp_tensor *out);
     void (*weight_release)(void *self, rp_tensor *weight);
+    /* A weight of this shape and type made on the device: normal(0, std) from `seed`, or all ones for
+     * std 0. For measuring without a checkpoint. Release with weight_release. */
+    rp_status (*weight_fill)(void *self, const rp_tensor *shape, uint64_t seed, float std,
+                             rp_tensor *out);
     /* Wait for everything; the first failure since the last sync, logged. */
     rp_status (*sync)(void *self);
+
+    /*
+     * A sequence of ops that is the same every time, memory included: when replay() knows `key`, it has
+     * started the whole sequence and returns true. On false the caller runs the ops and then calls
+     * recorded(). The sequence allocates nothing and must not sync, get or put. Releasing any memory
+     * forgets all sequences. The CPU never knows a key.
+     */
+    bool (*replay)(void *self, uint64_t key);
+    void (*recorded)(void *self);
+    /* The next sync() fails with RP_E_MODEL if one of x[n] is not finite. x from alloc(). */
+    void (*check_finite)(void *self, const float *x, size_t n);
+    /* dst row i = src row i, i < n_rows, n_cols floats each; strides in floats. Both from alloc(). */
+    void (*copy_rows)(void *self, float *dst, size_t dst_stride, const float *src, size_t src_stride,
+                      int n_rows, int n_cols);
 
     /* ---- text ---- */
     /* out[t, d] = table[ids[t], :] * scale; ids in host memory, 0 <= id < v checked by the caller */
@@ -109,6 +152,10 @@ typedef struct rp_backend_ops {
     /* x[t, d] += tanh(gate) * rms_norm(y);  gate [d], or NULL for 1 (no tanh) */
     void (*add_rms_norm)(void *self, float *x, const float *y, int t, int d, const rp_tensor *w,
                          float shift, float eps, const float *gate);
+    /* add_rms_norm(x, y, w, shift, eps, gate), then out = rms_norm(x, w2, shift, eps, scale2). */
+    void (*add_rms_norm_rms_norm)(void *self, float *x, const float *y, int t, int d,
+                                  const rp_tensor *w, float shift, float eps, const float *gate,
+                                  const rp_tensor *w2, const float *scale2, float *out);
     /* out[t, d] = (x - mean) / sqrt(var + eps) * (1 + scale);  scale [d]. out may be x. */
     void (*layer_norm)(void *self, const float *x, int t, int d, float eps, const float *scale,
                        float *out);

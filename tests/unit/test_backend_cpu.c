@@ -102,6 +102,79 @@ static void too_little_scratch_is_told_by_sync_once(void **state)
     drop(out);
 }
 
+static void other_precisions_are_refused(void **state)
+{
+    (void)state;
+    const rp_backend_params half = {.n_threads = 1, .precision = RP_PRECISION_BF16};
+    const rp_backend_params full = {.n_threads = 1, .precision = RP_PRECISION_F32};
+    rp_device_info info = {.on_device = true};
+    void *self = NULL;
+
+    assert_int_equal(g_ops->open(&half, &self), RP_E_UNSUP);
+    assert_non_null(strstr(rpt_log_last(), "--precision f32 or auto"));
+    assert_null(self);
+    assert_int_equal(g_ops->open(&full, &self), RP_OK);
+    g_ops->info(self, &info);
+    assert_string_equal(info.precision, "f32");
+    assert_false(info.on_device);
+    g_ops->close(self);
+}
+
+static void made_weights_are_normal_and_repeat(void **state)
+{
+    (void)state;
+    enum { N = 10000 };
+    const rp_tensor shape = {.dtype = RP_BF16, .n_dims = 2, .dim = {N / 100, 100, 1, 1}};
+    rp_tensor a, b, ones;
+    double sum = 0, sum_sq = 0;
+
+    assert_int_equal(g_ops->weight_fill(g_self[0], &shape, 7, 0.02f, &a), RP_OK);
+    assert_int_equal(g_ops->weight_fill(g_self[1], &shape, 7, 0.02f, &b), RP_OK);
+    assert_int_equal(g_ops->weight_fill(g_self[0], &shape, 7, 0.0f, &ones), RP_OK);
+    assert_memory_equal(a.data, b.data, N * sizeof(float));
+    for (int i = 0; i < N; i++) {
+        const double x = ((const float *)a.data)[i];
+        sum += x;
+        sum_sq += x * x;
+        assert_true(((const float *)ones.data)[i] == 1.0f);
+    }
+    assert_true(fabs(sum / N) < 1e-3);
+    assert_true(fabs(sqrt(sum_sq / N) - 0.02) < 1e-3);
+    g_ops->weight_release(g_self[0], &a);
+    g_ops->weight_release(g_self[1], &b);
+    g_ops->weight_release(g_self[0], &ones);
+    assert_null(ones.data);
+}
+
+static void numbers_that_are_not_finite_are_told_once(void **state)
+{
+    (void)state;
+    float x[5] = {1, 2, 3, 4, 5};
+    const float bad[] = {INFINITY, -INFINITY, NAN};
+
+    for (int i = 0; i < 5; i++) {
+        for (size_t j = 0; j < COUNT(bad); j++) {
+            x[i] = bad[j];
+            g_ops->check_finite(g_self[0], x, 5);
+            assert_int_equal(g_ops->sync(g_self[0]), RP_E_MODEL);
+        }
+        x[i] = 3.4e38f;
+        g_ops->check_finite(g_self[0], x, 5);
+        assert_int_equal(g_ops->sync(g_self[0]), RP_OK);
+    }
+}
+
+static void rows_are_copied_with_strides(void **state)
+{
+    (void)state;
+    const float src[] = {1, 2, 3, 4, 5, 6, 7, 8};
+    const float expect[] = {1, 2, 0, 4, 5, 0, 7, 8, 0};
+    float dst[9] = {0};
+
+    g_ops->copy_rows(g_self[0], dst, 3, src, 3, 3, 2);
+    assert_memory_equal(dst, expect, sizeof(dst));
+}
+
 /* ---- linear algebra ---- */
 
 typedef struct {
@@ -354,6 +427,10 @@ int main(void)
         cmocka_unit_test(memory_is_zeroed_aligned_and_copied),
         cmocka_unit_test(bad_parameters_and_weights_are_refused),
         cmocka_unit_test(too_little_scratch_is_told_by_sync_once),
+        cmocka_unit_test(other_precisions_are_refused),
+        cmocka_unit_test(made_weights_are_normal_and_repeat),
+        cmocka_unit_test(numbers_that_are_not_finite_are_told_once),
+        cmocka_unit_test(rows_are_copied_with_strides),
         cmocka_unit_test(embed_picks_rows),
         cmocka_unit_test(linear_is_a_matrix_product),
         cmocka_unit_test(attention_follows_the_definition),

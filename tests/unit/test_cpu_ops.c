@@ -124,6 +124,33 @@ static void add_rms_norm_adds_the_gated_norm(void **state)
     }
 }
 
+static void the_fused_norms_are_the_two_norms(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(norm_cases); i++) {
+        const norm_args a = new_norm_args(&norm_cases[i]);
+        const size_t d = (size_t)a.c.d, n_bytes = (size_t)a.c.t * d * sizeof(float);
+        const rp_tensor *w = a.c.w ? &a.w : NULL;
+        const float *scale = a.c.scale ? a.scale : NULL;
+        float *x[2], *out[2];
+        for (int k = 0; k < 2; k++) {
+            x[k] = new_values((size_t)a.c.t * d, 13);
+            out[k] = new_floats((size_t)a.c.t * d);
+        }
+        run_add_rms(g_self[0], &a, x[0]);
+        g_ops->rms_norm(g_self[0], x[0], a.c.t, a.c.d, w, a.c.shift, 0.01f, scale, out[0]);
+        g_ops->add_rms_norm_rms_norm(g_self[0], x[1], a.x, a.c.t, a.c.d, w, a.c.shift, 0.01f, scale,
+                                     w, scale, out[1]);
+        assert_memory_equal(x[0], x[1], n_bytes);
+        assert_memory_equal(out[0], out[1], n_bytes);
+        for (int k = 0; k < 2; k++) {
+            drop(x[k]);
+            drop(out[k]);
+        }
+        drop_norm_args(&a);
+    }
+}
+
 static void run_layer(void *self, const void *args, float *out)
 {
     const norm_args *a = args;
@@ -525,6 +552,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rms_norm_follows_the_definition),
         cmocka_unit_test(add_rms_norm_adds_the_gated_norm),
+        cmocka_unit_test(the_fused_norms_are_the_two_norms),
         cmocka_unit_test(layer_norm_follows_the_definition),
         cmocka_unit_test(head_norm_rope_norms_and_turns),
         cmocka_unit_test(gated_units_multiply_the_halves),

@@ -39,6 +39,8 @@ typedef struct {
     float **scratch;          /* [n_threads] */
     size_t conv_weight_elems; /* floats in conv_weight */
     float *conv_weight;       /* a kernel in f32, for all threads */
+    void **made;              /* [n_made] data of weights that weight_fill() made */
+    int n_made;
     rp_status failed;         /* first failure since the last sync; already logged */
 } rp_cpu;
 
@@ -72,6 +74,21 @@ rp_status rp_cpu_grow_scratch(rp_cpu *cpu, size_t elems);
 void rp_cpu_to_f32(const rp_tensor *weight, size_t first, size_t n, float *out);
 float rp_cpu_element(const rp_tensor *weight, size_t i);
 
+/* ---- cpu_memory.c, documented in tensor_ops.h ---- */
+rp_status rp_cpu_alloc(void *self, size_t n_bytes, const char *what, void **out);
+rp_status rp_cpu_alloc_act(void *self, size_t n_elems, const char *what, void **out);
+void rp_cpu_release(void *self, void *mem);
+void rp_cpu_put(void *self, void *dst, const void *host, size_t n_bytes);
+void rp_cpu_get(void *self, void *host, const void *src, size_t n_bytes);
+void rp_cpu_copy(void *self, void *dst, const void *src, size_t n_bytes);
+void rp_cpu_copy_rows(void *self, float *dst, size_t dst_stride, const float *src,
+                      size_t src_stride, int n_rows, int n_cols);
+void rp_cpu_check_finite(void *self, const float *x, size_t n);
+rp_status rp_cpu_weight(void *self, const rp_tensor *host, rp_tensor *out);
+rp_status rp_cpu_weight_fill(void *self, const rp_tensor *shape, uint64_t seed, float std,
+                             rp_tensor *out);
+void rp_cpu_weight_release(void *self, rp_tensor *weight);
+
 /* ---- the ops, documented in tensor_ops.h ---- */
 void rp_cpu_embed(void *self, const rp_tensor *table, const int32_t *ids, int t, float scale,
                   float *out);
@@ -83,6 +100,9 @@ void rp_cpu_rms_norm(void *self, const float *x, int t, int d, const rp_tensor *
                      float eps, const float *scale, float *out);
 void rp_cpu_add_rms_norm(void *self, float *x, const float *y, int t, int d, const rp_tensor *w,
                          float shift, float eps, const float *gate);
+void rp_cpu_add_rms_norm_rms_norm(void *self, float *x, const float *y, int t, int d,
+                                  const rp_tensor *w, float shift, float eps, const float *gate,
+                                  const rp_tensor *w2, const float *scale2, float *out);
 void rp_cpu_layer_norm(void *self, const float *x, int t, int d, float eps, const float *scale,
                        float *out);
 void rp_cpu_head_norm_rope(void *self, float *x, int t, int n, int head_dim, int row_stride,

@@ -1,4 +1,4 @@
-/* cpu_backend.c - the table of the CPU backend: memory, scratch, open and close. */
+/* cpu_backend.c - the table of the CPU backend: scratch, open and close. */
 #include "tensor/cpu/cpu.h"
 
 #include "base/check.h"
@@ -15,6 +15,22 @@
 static bool cpu_usable(void)
 {
     return true;
+}
+
+static int cpu_n_devices(void)
+{
+    return 1;
+}
+
+static const char *cpu_why_not(void)
+{
+    return "";
+}
+
+static void cpu_info(void *self, rp_device_info *out)
+{
+    (void)self;
+    *out = (rp_device_info){.precision = "f32"};
 }
 
 static void free_scratch(float **scratch, int n_threads)
@@ -54,6 +70,7 @@ static void cpu_close(void *self)
     rp_cpu_team_close(cpu->team);
     free_scratch(cpu->scratch, cpu->n_threads);
     free(cpu->conv_weight);
+    free(cpu->made);
     free(cpu);
 }
 
@@ -63,6 +80,9 @@ static rp_status cpu_open(const rp_backend_params *params, void **self_out)
 
     if (params->n_threads < 1) {
         return RP_FAIL(RP_E_ARG, "cpu backend: %d threads; at least 1", params->n_threads);
+    }
+    if (params->precision == RP_PRECISION_BF16) {
+        return RP_FAIL(RP_E_UNSUP, "precision bf16: the CPU computes in f32 (--precision f32 or auto)");
     }
     RP_TRY(rp_mem_new(1, sizeof(rp_cpu), "cpu backend", &mem));
     rp_cpu *cpu = mem;
@@ -135,53 +155,6 @@ static rp_status cpu_reserve(void *self, int k_max, int n_kv_max, int head_dim_m
     return rp_cpu_grow_scratch(self, panel > scores ? panel : scores);
 }
 
-static rp_status cpu_alloc(void *self, size_t n_bytes, const char *what, void **out)
-{
-    (void)self;
-    return rp_mem_new(n_bytes, 1, what, out);
-}
-
-static void cpu_release(void *self, void *mem)
-{
-    (void)self;
-    free(mem);
-}
-
-static void cpu_put(void *self, void *dst, const void *host, size_t n_bytes)
-{
-    (void)self;
-    memcpy(dst, host, n_bytes);
-}
-
-static void cpu_get(void *self, void *host, const void *src, size_t n_bytes)
-{
-    (void)self;
-    memcpy(host, src, n_bytes);
-}
-
-static void cpu_copy(void *self, void *dst, const void *src, size_t n_bytes)
-{
-    (void)self;
-    memmove(dst, src, n_bytes);
-}
-
-static rp_status cpu_weight(void *self, const rp_tensor *host, rp_tensor *out)
-{
-    (void)self;
-    if (host->dtype != RP_F32 && host->dtype != RP_F16 && host->dtype != RP_BF16) {
-        return RP_FAIL(RP_E_UNSUP, "weight of type %s; F32, F16 and BF16 are supported",
-                       rp_dtype_name(host->dtype));
-    }
-    *out = *host;
-    return RP_OK;
-}
-
-static void cpu_weight_release(void *self, rp_tensor *weight)
-{
-    (void)self;
-    weight->data = NULL;
-}
-
 /* Ops return when they are done: there is nothing to wait for. */
 static rp_status cpu_sync(void *self)
 {
@@ -192,27 +165,50 @@ static rp_status cpu_sync(void *self)
     return st;
 }
 
+/* An op costs no launch here: there is nothing to record. */
+static bool cpu_replay(void *self, uint64_t key)
+{
+    (void)self;
+    (void)key;
+    return false;
+}
+
+static void cpu_recorded(void *self)
+{
+    (void)self;
+}
+
 const rp_backend_ops rp_backend_cpu = {
     .name = "cpu",
     .help = "threads of this machine's processor",
     .usable = cpu_usable,
+    .n_devices = cpu_n_devices,
+    .why_not = cpu_why_not,
+    .info = cpu_info,
     .open = cpu_open,
     .close = cpu_close,
     .restart = cpu_restart,
     .reserve = cpu_reserve,
-    .alloc = cpu_alloc,
-    .release = cpu_release,
-    .put = cpu_put,
-    .get = cpu_get,
-    .copy = cpu_copy,
-    .weight = cpu_weight,
-    .weight_release = cpu_weight_release,
+    .alloc = rp_cpu_alloc,
+    .alloc_act = rp_cpu_alloc_act,
+    .release = rp_cpu_release,
+    .put = rp_cpu_put,
+    .get = rp_cpu_get,
+    .copy = rp_cpu_copy,
+    .weight = rp_cpu_weight,
+    .weight_release = rp_cpu_weight_release,
+    .weight_fill = rp_cpu_weight_fill,
     .sync = cpu_sync,
+    .replay = cpu_replay,
+    .recorded = cpu_recorded,
+    .check_finite = rp_cpu_check_finite,
+    .copy_rows = rp_cpu_copy_rows,
     .embed = rp_cpu_embed,
     .linear = rp_cpu_linear,
     .attention = rp_cpu_attention,
     .rms_norm = rp_cpu_rms_norm,
     .add_rms_norm = rp_cpu_add_rms_norm,
+    .add_rms_norm_rms_norm = rp_cpu_add_rms_norm_rms_norm,
     .layer_norm = rp_cpu_layer_norm,
     .head_norm_rope = rp_cpu_head_norm_rope,
     .swiglu = rp_cpu_swiglu,

@@ -175,6 +175,14 @@ void rp_cpu_add_rms_norm(void *self, float *x, const float *y, int t, int d, con
     run_rows(&job, add_rms_task, "add_rms_norm");
 }
 
+void rp_cpu_add_rms_norm_rms_norm(void *self, float *x, const float *y, int t, int d,
+                                  const rp_tensor *w, float shift, float eps, const float *gate,
+                                  const rp_tensor *w2, const float *scale2, float *out)
+{
+    rp_cpu_add_rms_norm(self, x, y, t, d, w, shift, eps, gate);
+    rp_cpu_rms_norm(self, x, t, d, w2, shift, eps, scale2, out);
+}
+
 void rp_cpu_layer_norm(void *self, const float *x, int t, int d, float eps, const float *scale,
                        float *out)
 {
