@@ -240,8 +240,7 @@ static rp_status gemma2_open(const rp_model_source *source, void **self_out)
     gemma2_bind(self);
     RP_TRY_OUT(rp_params_finish(&self->params));
 
-    self->fingerprint =
-        rp_config_fingerprint(file) * 31 + rp_weights_fingerprint(self->params.file);
+    self->fingerprint = rp_config_fingerprint(file) * 31 + rp_params_fingerprint(&self->params);
     *self_out = self;
     self = NULL;
 
@@ -304,22 +303,24 @@ static rp_status gemma2_grow(gemma2 *self, int n)
         rp_buffer *buffer;
         size_t n_elems;
         const char *what;
+        bool act; /* input or output of products: the backend's own element type */
     } want[] = {
-        {&self->rows, t * d, "text states"},
-        {&self->normed, t * d, "normed text states"},
-        {&self->qkv, t * (q_dim + 2 * kv_dim), "text queries, keys and values"},
-        {&self->attended, t * q_dim, "attended text states"},
-        {&self->branch, t * d, "text branch outputs"},
-        {&self->gates, t * 2 * (size_t)c->ffn, "text feed-forward gates"},
-        {&self->inner, t * (size_t)c->ffn, "text feed-forward states"},
-        {&self->cos, t * half, "text rotary cosines"},
-        {&self->sin, t * half, "text rotary sines"},
+        {&self->rows, t * d, "text states", false},
+        {&self->normed, t * d, "normed text states", true},
+        {&self->qkv, t * (q_dim + 2 * kv_dim), "text queries, keys and values", true},
+        {&self->attended, t * q_dim, "attended text states", true},
+        {&self->branch, t * d, "text branch outputs", true},
+        {&self->gates, t * 2 * (size_t)c->ffn, "text feed-forward gates", true},
+        {&self->inner, t * (size_t)c->ffn, "text feed-forward states", true},
+        {&self->cos, t * half, "text rotary cosines", false},
+        {&self->sin, t * half, "text rotary sines", false},
     };
     int k_max = c->hidden > c->ffn ? c->hidden : c->ffn;
 
     k_max = (size_t)k_max > q_dim ? k_max : (int)q_dim;
     for (size_t i = 0; i < sizeof(want) / sizeof(want[0]); i++) {
-        RP_TRY(rp_buffer_grow(&self->backend, want[i].buffer, want[i].n_elems, want[i].what));
+        RP_TRY((want[i].act ? rp_buffer_grow_act : rp_buffer_grow)(&self->backend, want[i].buffer,
+                                                                   want[i].n_elems, want[i].what));
     }
     return self->backend.ops->reserve(self->backend.self, k_max, n, c->head_dim);
 }

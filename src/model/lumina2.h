@@ -15,8 +15,9 @@
 #include "model/model.h"
 #include "model/params.h"
 
-#define RP_LUMINA2_TIME_DIM 256 /* width of the sinusoidal timestep embedding, fixed in the class  \
-                                 */
+#define RP_LUMINA2_TIME_DIM                                                                        \
+    256 /* width of the sinusoidal timestep embedding, fixed in the class                          \
+         */
 
 typedef struct {
     int hidden;               /* d */
@@ -83,6 +84,14 @@ typedef struct {
         rp_buffer gates;     /* [t, 2 ffn] */
         rp_buffer inner;     /* [t, ffn] */
         rp_buffer patches;   /* [n_image, patch patch channels] */
+        rp_buffer projected; /* the same, after the last layer */
+
+        /* What a unit reads and writes, in places that never change, so that its ops can be
+         * recorded once: the latents, the vectors of its noise level, the tables of its caption. */
+        rp_buffer now_x, now_velocity; /* [c, h, w] */
+        rp_buffer now_mod;             /* [noise refiners + layers, 4 hidden] */
+        rp_buffer now_scale;           /* [hidden] */
+        rp_buffer now_cos, now_sin;    /* [t, head_dim / 2] */
     } mem;
 } rp_lumina2;
 
@@ -94,14 +103,14 @@ rp_status rp_lumina2_config_read(const char *dir, rp_lumina2_config *out,
 void rp_lumina2_config_bind(rp_lumina2 *self);
 
 /*
- * One block in place on x[t, hidden].
- *   first     rows before it are read by attention and are not brought up to date (last layer)
+ * Blocks first to first + n - 1 in place on x[t, hidden], one after the other.
+ *   skip      rows that the last of them reads and does not bring up to date
  *   cos, sin  [t, head_dim / 2]
- *   mod       [4 hidden]: scale and gate of attention, scale and gate of the feed-forward part;
- * NULL in a context refiner
+ *   mod       [n, 4 hidden]: scale and gate of attention, scale and gate of the feed-forward part;
+ * NULL for context refiners
  */
-void rp_lumina2_block_run(rp_lumina2 *self, const rp_lumina2_block *block, float *x, int t,
-                          int first, const float *cos, const float *sin, const float *mod);
+void rp_lumina2_blocks_run(rp_lumina2 *self, int first, int n, float *x, int t, int skip,
+                           const float *cos, const float *sin, const float *mod);
 
 /*
  * Rotary table of [caption | image]: caption row i is at (i, 0, 0), the image token in row r and

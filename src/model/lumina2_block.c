@@ -1,4 +1,4 @@
-/* lumina2_block.c - one transformer block of the Lumina2 denoiser. */
+/* lumina2_block.c - the transformer blocks of the Lumina2 denoiser. */
 #include "model/lumina2.h"
 
 #include <math.h>
@@ -55,31 +55,53 @@ static void block_feed_forward(rp_lumina2 *self, const rp_lumina2_block *block, 
                 self->mem.branch.data);
 }
 
-void rp_lumina2_block_run(rp_lumina2 *self, const rp_lumina2_block *block, float *x, int t,
-                          int first, const float *cos, const float *sin, const float *mod)
+/* x[n] += gate * norm(branch), then mem.normed = what the next block, if any, starts from. */
+static void block_close(rp_lumina2 *self, const rp_lumina2_block *block, const float *mod,
+                        const rp_lumina2_block *next, const float *next_mod, float *x, int n)
 {
     const rp_backend_ops *ops = self->backend.ops;
     const int d = self->config.hidden;
     const float eps = self->config.norm_eps;
-    const float *const scale_attn = mod;
-    const float *const gate_attn = mod == NULL ? NULL : mod + d;
-    const float *const scale_ffn = mod == NULL ? NULL : mod + 2 * d;
-    const float *const gate_ffn = mod == NULL ? NULL : mod + 3 * d;
-    const rp_tensor *const proj[] = {&block->o};
-    const int n = t - first;
-    float *const y = x + (size_t)first * (size_t)d;
+    const float *const gate = mod == NULL ? NULL : mod + 3 * d;
 
-    ops->rms_norm(self->backend.self, x, t, d, &block->norm1, 0.0f, eps, scale_attn,
-                  self->mem.normed.data);
-    block_attend(self, block, t, first, cos, sin);
-    ops->linear(self->backend.self, self->mem.normed.data, n, d, d, proj, 1, NULL,
-                self->mem.branch.data);
-    ops->add_rms_norm(self->backend.self, y, self->mem.branch.data, n, d, &block->norm2, 0.0f, eps,
-                      gate_attn);
+    if (next == NULL) {
+        ops->add_rms_norm(self->backend.self, x, self->mem.branch.data, n, d, &block->ffn_norm2,
+                          0.0f, eps, gate);
+    } else {
+        ops->add_rms_norm_rms_norm(self->backend.self, x, self->mem.branch.data, n, d,
+                                   &block->ffn_norm2, 0.0f, eps, gate, &next->norm1, next_mod,
+                                   self->mem.normed.data);
+    }
+}
 
-    ops->rms_norm(self->backend.self, y, n, d, &block->ffn_norm1, 0.0f, eps, scale_ffn,
-                  self->mem.normed.data);
-    block_feed_forward(self, block, n);
-    ops->add_rms_norm(self->backend.self, y, self->mem.branch.data, n, d, &block->ffn_norm2, 0.0f,
-                      eps, gate_ffn);
+void rp_lumina2_blocks_run(rp_lumina2 *self, int first, int n, float *x, int t, int skip,
+                           const float *cos, const float *sin, const float *mod)
+{
+    const rp_backend_ops *ops = self->backend.ops;
+    const int d = self->config.hidden;
+    const float eps = self->config.norm_eps;
+    const rp_lumina2_block *block = self->block + first;
+
+    if (n > 0) {
+        ops->rms_norm(self->backend.self, x, t, d, &block->norm1, 0.0f, eps, mod,
+                      self->mem.normed.data);
+    }
+    for (int i = 0; i < n; i++, block++) {
+        const bool last = i == n - 1;
+        const int from = last ? skip : 0;
+        const rp_tensor *const proj[] = {&block->o};
+        const float *const m = mod == NULL ? NULL : mod + (size_t)i * 4 * (size_t)d;
+        float *const y = x + (size_t)from * (size_t)d;
+
+        block_attend(self, block, t, from, cos, sin);
+        ops->linear(self->backend.self, self->mem.normed.data, t - from, d, d, proj, 1, NULL,
+                    self->mem.branch.data);
+        ops->add_rms_norm_rms_norm(self->backend.self, y, self->mem.branch.data, t - from, d,
+                                   &block->norm2, 0.0f, eps, m == NULL ? NULL : m + d,
+                                   &block->ffn_norm1, m == NULL ? NULL : m + 2 * d,
+                                   self->mem.normed.data);
+        block_feed_forward(self, block, t - from);
+        block_close(self, block, m, last ? NULL : block + 1, m == NULL ? NULL : m + 4 * d, y,
+                    t - from);
+    }
 }

@@ -2,8 +2,8 @@
  * model.h - the three kinds of network of a pipeline, as ops tables: denoiser, text encoder, VAE.
  *
  * A network is sized from its JSON config and bound to its weights by name; it calls tensor ops and
- * knows neither ranks nor devices. Adding one: model_<name>.c (or enc_, vae_) with a table, and one line
- * in model_list.c; its class name in model_index.json selects it.
+ * knows neither ranks nor devices. Adding one: model_<name>.c (or enc_, vae_) with a table, and one
+ * line in model_list.c; its class name in model_index.json selects it.
  */
 #ifndef RP_MODEL_H
 #define RP_MODEL_H
@@ -16,29 +16,31 @@
 
 /* What a network is opened from; borrowed, must outlive the network. */
 typedef struct {
-    const char *dir;  /* the network's folder, for messages and files */
+    const char *dir; /* the network's folder, for messages and files */
     rp_backend backend;
+    bool random_weights; /* read the config only and draw the weights: for measuring */
+    bool weights_come;   /* make room for the weights and leave it empty: another rank sends them */
 } rp_model_source;
 
 /* ------------------------------------------------------------- denoiser */
 
 typedef struct {
     int latent_channels;
-    int patch;              /* latent height and width must be multiples of this */
-    int native_size;        /* latent height and width it was trained for (sample_size) */
-    int cond_dim;           /* width of a condition's rows */
-    int max_cond_tokens;    /* most rows of a condition */
-    int max_latent_size;    /* largest latent height or width */
+    int patch;           /* latent height and width must be multiples of this */
+    int native_size;     /* latent height and width it was trained for (sample_size) */
+    int cond_dim;        /* width of a condition's rows */
+    int max_cond_tokens; /* most rows of a condition */
+    int max_latent_size; /* largest latent height or width */
     int64_t n_params;
 } rp_denoiser_info;
 
 /* One job's shape: everything that buffers and tables are sized from. */
 typedef struct {
-    int c, h, w;           /* latent */
-    const float *sigma;    /* [n_evals] noise level of every model call of the job, in order */
+    int c, h, w;        /* latent */
+    const float *sigma; /* [n_evals] noise level of every model call of the job, in order */
     int n_evals;
-    int n_conds;           /* conditions 0 .. n_conds-1 */
-    int max_tokens;        /* longest condition */
+    int n_conds;    /* conditions 0 .. n_conds-1 */
+    int max_tokens; /* longest condition */
 } rp_denoiser_job;
 
 typedef struct {
@@ -55,18 +57,20 @@ typedef struct {
      * that predict() needs is allocated here; memory is kept and reused by the next job. */
     rp_status (*begin)(void *self, const rp_denoiser_job *job);
 
-    /* Give condition `id` its rows: embeds [n_tokens, cond_dim], f32, host memory, copied. Computes what
-     * depends on the condition alone (caption embedding, context refiner, rotary tables). */
+    /* Give condition `id` its rows: embeds [n_tokens, cond_dim], f32, host memory, copied. Computes
+     * what depends on the condition alone (caption embedding, context refiner, rotary tables). */
     rp_status (*condition)(void *self, int id, const float *embeds, int n_tokens);
 
     /*
      * One unit: the velocity dx/dsigma of latents x at sigma[eval] under condition `cond`.
      *   x, velocity  [c, h, w], f32, backend memory; velocity must not alias x
-     * The noise-free sample is x - sigma * velocity. Allocates nothing.
+     * The noise-free sample is x - sigma * velocity. Allocates nothing. Returns when the work is
+     * queued: velocity is there after the backend's next sync().
      */
     rp_status (*predict)(void *self, int cond, int eval, const float *x, float *velocity);
 
-    /* Release everything that begin() and condition() made, as if no job had run yet; weights stay. */
+    /* Release everything that begin() and condition() made, as if no job had run yet; weights stay.
+     */
     void (*trim)(void *self);
 
     /* Relative cost of one unit under condition `cond` (tokens), for placement. */
@@ -94,7 +98,8 @@ typedef struct {
      * `layer`: hidden state to return, counted like Python: -2 is the pipeline's; 0 the embedding.
      * RP_E_ARG: id out of range, n < 1, n > max_tokens, no such layer.
      */
-    rp_status (*encode)(void *self, const int32_t *ids, int n, int softcap, int layer, float *embeds);
+    rp_status (*encode)(void *self, const int32_t *ids, int n, int softcap, int layer,
+                        float *embeds);
 } rp_encoder_ops;
 
 /* ------------------------------------------------------------------ vae */
@@ -111,7 +116,8 @@ typedef struct {
     void (*close)(void *self);
     void (*info)(const void *self, rp_vae_info *out);
     uint64_t (*fingerprint)(const void *self);
-    /* latents [c, h, w] as the denoiser left them (unscaled inside: x / scaling_factor + shift_factor)
+    /* latents [c, h, w] as the denoiser left them (unscaled inside: x / scaling_factor +
+     * shift_factor)
      * -> rgb [3, scale h, scale w], about -1 to 1, not clamped; both f32, host memory. */
     rp_status (*decode)(void *self, const float *latents, int h, int w, float *rgb);
 } rp_vae_ops;

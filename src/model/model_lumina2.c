@@ -38,10 +38,12 @@ static size_t larger(size_t a, size_t b)
 static rp_buffer *lumina2_buffer_at(rp_lumina2 *self, size_t i)
 {
     rp_buffer *const all[] = {
-        &self->mem.mod,     &self->mem.out_scale, &self->mem.time,   &self->mem.temb,
-        &self->mem.caption, &self->mem.cos,       &self->mem.sin,    &self->mem.rows,
-        &self->mem.normed,  &self->mem.qkv,       &self->mem.branch, &self->mem.gates,
-        &self->mem.inner,   &self->mem.patches,
+        &self->mem.mod,          &self->mem.out_scale, &self->mem.time,      &self->mem.temb,
+        &self->mem.caption,      &self->mem.cos,       &self->mem.sin,       &self->mem.rows,
+        &self->mem.normed,       &self->mem.qkv,       &self->mem.branch,    &self->mem.gates,
+        &self->mem.inner,        &self->mem.patches,   &self->mem.projected, &self->mem.now_x,
+        &self->mem.now_velocity, &self->mem.now_mod,   &self->mem.now_scale, &self->mem.now_cos,
+        &self->mem.now_sin,
     };
 
     return i < sizeof(all) / sizeof(all[0]) ? all[i] : NULL;
@@ -112,7 +114,7 @@ static rp_status lumina2_open(const rp_model_source *source, void **self_out)
         self->backend.ops->reserve(self->backend.self, lumina2_longest_row(c), 1, c->head_dim));
 
     self->n_params = rp_params_count(&self->params);
-    self->fingerprint = self->fingerprint * 31 + rp_weights_fingerprint(self->params.file);
+    self->fingerprint = self->fingerprint * 31 + rp_params_fingerprint(&self->params);
     *self_out = self;
     self = NULL;
 
@@ -215,29 +217,39 @@ static rp_status lumina2_grow(rp_lumina2 *self, const rp_denoiser_job *job)
     const size_t qkv = (size_t)(c->n_heads + 2 * c->n_kv_heads) * (size_t)c->head_dim;
     const size_t temb = (size_t)c->temb_dim;
     const size_t patch_dim = (size_t)c->patch * (size_t)c->patch * (size_t)c->channels;
+    const size_t latent = (size_t)job->c * (size_t)job->h * (size_t)job->w;
     const struct {
         rp_buffer *buffer;
         size_t n_elems;
         const char *what;
+        bool act; /* input or output of products: the backend's own element type */
     } want[] = {
-        {&self->mem.mod, (size_t)lumina2_n_modulated(c) * evals * 4 * d, "adaLN vectors"},
-        {&self->mem.out_scale, evals * d, "output scales"},
-        {&self->mem.time, evals * larger(RP_LUMINA2_TIME_DIM, temb), "timestep table"},
-        {&self->mem.temb, evals * temb, "timestep embeddings"},
-        {&self->mem.caption, conds * (size_t)job->max_tokens * d, "refined captions"},
-        {&self->mem.cos, conds * t * half, "rotary cosines"},
-        {&self->mem.sin, conds * t * half, "rotary sines"},
-        {&self->mem.rows, t * wide, "hidden states"},
-        {&self->mem.normed, t * wide, "normed states"},
-        {&self->mem.qkv, t * qkv, "queries, keys and values"},
-        {&self->mem.branch, t * d, "branch outputs"},
-        {&self->mem.gates, t * 2 * (size_t)c->ffn, "feed-forward gates"},
-        {&self->mem.inner, t * (size_t)c->ffn, "feed-forward states"},
-        {&self->mem.patches, image * patch_dim, "patches"},
+        {&self->mem.mod, (size_t)lumina2_n_modulated(c) * evals * 4 * d, "adaLN vectors", false},
+        {&self->mem.out_scale, evals * d, "output scales", false},
+        {&self->mem.time, evals * larger(RP_LUMINA2_TIME_DIM, temb), "timestep table", false},
+        {&self->mem.temb, evals * temb, "timestep embeddings", false},
+        {&self->mem.caption, conds * (size_t)job->max_tokens * d, "refined captions", false},
+        {&self->mem.cos, conds * t * half, "rotary cosines", false},
+        {&self->mem.sin, conds * t * half, "rotary sines", false},
+        {&self->mem.rows, t * wide, "hidden states", false},
+        {&self->mem.normed, t * wide, "normed states", true},
+        {&self->mem.qkv, t * qkv, "queries, keys and values", true},
+        {&self->mem.branch, t * d, "branch outputs", true},
+        {&self->mem.gates, t * 2 * (size_t)c->ffn, "feed-forward gates", true},
+        {&self->mem.inner, t * (size_t)c->ffn, "feed-forward states", true},
+        {&self->mem.patches, image * patch_dim, "patches", true},
+        {&self->mem.projected, image * patch_dim, "projected patches", false},
+        {&self->mem.now_x, latent, "latents of a unit", false},
+        {&self->mem.now_velocity, latent, "velocity of a unit", false},
+        {&self->mem.now_mod, (size_t)lumina2_n_modulated(c) * 4 * d, "adaLN vectors", false},
+        {&self->mem.now_scale, d, "output scale", false},
+        {&self->mem.now_cos, t * half, "rotary cosines", false},
+        {&self->mem.now_sin, t * half, "rotary sines", false},
     };
 
     for (size_t i = 0; i < sizeof(want) / sizeof(want[0]); i++) {
-        RP_TRY(rp_buffer_grow(&self->backend, want[i].buffer, want[i].n_elems, want[i].what));
+        RP_TRY((want[i].act ? rp_buffer_grow_act : rp_buffer_grow)(&self->backend, want[i].buffer,
+                                                                   want[i].n_elems, want[i].what));
     }
     RP_TRY(lumina2_grow_host(self, larger(evals * RP_LUMINA2_TIME_DIM, 2 * t * half)));
     RP_TRY(lumina2_grow_conds(self, job->n_conds));
@@ -338,7 +350,6 @@ static rp_status lumina2_condition(void *handle, int id, const float *embeds, in
                        "condition %d of %d tokens: the job has conditions 0 to %d of 1 to %d", id,
                        n_tokens, self->n_conds - 1, self->max_tokens);
     }
-    const rp_lumina2_block *const refiner = self->block + lumina2_n_modulated(c);
     float *const caption = self->mem.caption.data + lumina2_caption_at(self, id);
     const float *const cos = self->mem.cos.data + lumina2_rope_at(self, id);
     const float *const sin = self->mem.sin.data + lumina2_rope_at(self, id);
@@ -351,9 +362,8 @@ static rp_status lumina2_condition(void *handle, int id, const float *embeds, in
                   c->norm_eps, NULL, self->mem.normed.data);
     ops->linear(be, self->mem.normed.data, n_tokens, c->cond_dim, c->cond_dim, cap, 1, &self->cap_b,
                 caption);
-    for (int i = 0; i < c->n_refiners; i++) {
-        rp_lumina2_block_run(self, &refiner[i], caption, n_tokens, 0, cos, sin, NULL);
-    }
+    rp_lumina2_blocks_run(self, lumina2_n_modulated(c), c->n_refiners, caption, n_tokens, 0, cos,
+                          sin, NULL);
     RP_TRY(ops->sync(be));
     self->cond[id].n_tokens = n_tokens;
     return RP_OK;
@@ -361,54 +371,96 @@ static rp_status lumina2_condition(void *handle, int id, const float *embeds, in
 
 /* ---------------------------------------------------------------- predict */
 
-/* adaLN vector [4 hidden] of modulated block i at noise level eval */
-static const float *lumina2_mod(const rp_lumina2 *self, int i, int eval)
-{
-    const size_t row = (size_t)i * (size_t)self->n_evals + (size_t)eval;
-
-    return self->mem.mod.data + row * 4 * (size_t)self->config.hidden;
-}
-
-/* Patches of x -> image rows after the noise refiner. */
-static void lumina2_embed_image(rp_lumina2 *self, const float *x, int eval, const float *cos,
-                                const float *sin, float *rows)
+/* Patches of the latents -> image rows after the noise refiner. */
+static void lumina2_embed_image(rp_lumina2 *self, int n_tokens, float *image)
 {
     const rp_lumina2_config *c = &self->config;
     const rp_backend_ops *ops = self->backend.ops;
     const int patch_dim = c->patch * c->patch * c->channels;
+    const size_t at = (size_t)n_tokens * ((size_t)c->head_dim / 2);
     const rp_tensor *const w[] = {&self->x_w};
 
-    ops->patchify(self->backend.self, x, c->channels, self->h, self->w, c->patch,
+    ops->patchify(self->backend.self, self->mem.now_x.data, c->channels, self->h, self->w, c->patch,
                   self->mem.patches.data);
     ops->linear(self->backend.self, self->mem.patches.data, self->n_image, patch_dim, patch_dim, w,
-                1, &self->x_b, rows);
-    for (int i = 0; i < c->n_refiners; i++) {
-        rp_lumina2_block_run(self, &self->block[i], rows, self->n_image, 0, cos, sin,
-                             lumina2_mod(self, i, eval));
-    }
+                1, &self->x_b, image);
+    rp_lumina2_blocks_run(self, 0, c->n_refiners, image, self->n_image, 0,
+                          self->mem.now_cos.data + at, self->mem.now_sin.data + at,
+                          self->mem.now_mod.data);
 }
 
 /* Image rows after the last layer -> velocity. */
-static void lumina2_project(rp_lumina2 *self, const float *rows, int eval, float *velocity)
+static void lumina2_project(rp_lumina2 *self, const float *image)
 {
     const rp_lumina2_config *c = &self->config;
     const rp_backend_ops *ops = self->backend.ops;
     const rp_tensor *const w[] = {&self->out_w};
-    const float *const scale = self->mem.out_scale.data + (size_t)eval * (size_t)c->hidden;
 
-    ops->layer_norm(self->backend.self, rows, self->n_image, c->hidden, LUMINA2_OUT_EPS, scale,
-                    self->mem.normed.data);
+    ops->layer_norm(self->backend.self, image, self->n_image, c->hidden, LUMINA2_OUT_EPS,
+                    self->mem.now_scale.data, self->mem.normed.data);
     ops->linear(self->backend.self, self->mem.normed.data, self->n_image, c->hidden, c->hidden, w,
-                1, &self->out_b, self->mem.patches.data);
+                1, &self->out_b, self->mem.projected.data);
     /* the network was trained on image - noise; velocity is noise - image */
-    ops->unpatchify(self->backend.self, self->mem.patches.data, c->channels, self->h, self->w,
-                    c->patch, -1.0f, velocity);
+    ops->unpatchify(self->backend.self, self->mem.projected.data, c->channels, self->h, self->w,
+                    c->patch, -1.0f, self->mem.now_velocity.data);
+}
+
+/* All that differs from unit to unit, to the places that the ops of lumina2_compute read. */
+static void lumina2_place(rp_lumina2 *self, int cond, int eval, const float *x)
+{
+    const rp_lumina2_config *c = &self->config;
+    const rp_backend_ops *ops = self->backend.ops;
+    void *const be = self->backend.self;
+    const int n_tokens = self->cond[cond].n_tokens;
+    const size_t d = (size_t)c->hidden;
+    const size_t evals = (size_t)self->n_evals;
+    const size_t half = (size_t)c->head_dim / 2;
+    const size_t n_rope = (size_t)(n_tokens + self->n_image) * half * sizeof(float);
+    const size_t n_latent = (size_t)c->channels * (size_t)self->h * (size_t)self->w * sizeof(float);
+
+    ops->copy(be, self->mem.now_x.data, x, n_latent);
+    ops->copy_rows(be, self->mem.now_mod.data, 4 * d, self->mem.mod.data + (size_t)eval * 4 * d,
+                   evals * 4 * d, lumina2_n_modulated(c), 4 * c->hidden);
+    ops->copy(be, self->mem.now_scale.data, self->mem.out_scale.data + (size_t)eval * d,
+              d * sizeof(float));
+    ops->copy(be, self->mem.now_cos.data, self->mem.cos.data + lumina2_rope_at(self, cond), n_rope);
+    ops->copy(be, self->mem.now_sin.data, self->mem.sin.data + lumina2_rope_at(self, cond), n_rope);
+    ops->copy(be, self->mem.rows.data, self->mem.caption.data + lumina2_caption_at(self, cond),
+              (size_t)n_tokens * d * sizeof(float));
+}
+
+/* now_x -> now_velocity; the same sequence of ops on the same memory for each number of tokens. */
+static void lumina2_compute(rp_lumina2 *self, int n_tokens)
+{
+    const rp_lumina2_config *c = &self->config;
+    float *const rows = self->mem.rows.data; /* [caption | image] */
+    float *const image = rows + (size_t)n_tokens * (size_t)c->hidden;
+    const size_t skipped = (size_t)c->n_refiners * 4 * (size_t)c->hidden;
+
+    lumina2_embed_image(self, n_tokens, image);
+    /* nothing reads the caption after the last layer */
+    rp_lumina2_blocks_run(self, c->n_refiners, c->n_layers, rows, n_tokens + self->n_image,
+                          n_tokens, self->mem.now_cos.data, self->mem.now_sin.data,
+                          self->mem.now_mod.data + skipped);
+    lumina2_project(self, image);
+}
+
+/* Names the sequence of lumina2_compute: this denoiser, this shape. */
+static uint64_t lumina2_key(const rp_lumina2 *self, int n_tokens)
+{
+    const uint64_t parts[] = {(uint64_t)(uintptr_t)self, (uint64_t)n_tokens, (uint64_t)self->h,
+                              (uint64_t)self->w};
+    uint64_t key = 14695981039346656037ull; /* FNV-1a */
+
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        key = (key ^ parts[i]) * 1099511628211ull;
+    }
+    return key;
 }
 
 static rp_status lumina2_predict(void *handle, int cond, int eval, const float *x, float *velocity)
 {
     rp_lumina2 *self = handle;
-    const rp_lumina2_config *c = &self->config;
     const rp_backend_ops *ops = self->backend.ops;
 
     if (eval < 0 || eval >= self->n_evals || cond < 0 || cond >= self->n_conds ||
@@ -416,27 +468,14 @@ static rp_status lumina2_predict(void *handle, int cond, int eval, const float *
         return RP_FAIL(RP_E_ARG, "unit of condition %d, model call %d: the job has %d, %d", cond,
                        eval, self->n_conds, self->n_evals);
     }
-    const int n_tokens = self->cond[cond].n_tokens;
-    const int t = n_tokens + self->n_image;
-    const size_t half = (size_t)c->head_dim / 2;
-    const size_t caption_elems = (size_t)n_tokens * (size_t)c->hidden;
-    const float *const cos = self->mem.cos.data + lumina2_rope_at(self, cond);
-    const float *const sin = self->mem.sin.data + lumina2_rope_at(self, cond);
-    float *const rows = self->mem.rows.data; /* [caption | image] */
-    float *const image = rows + caption_elems;
-
-    lumina2_embed_image(self, x, eval, cos + (size_t)n_tokens * half, sin + (size_t)n_tokens * half,
-                        image);
-    ops->copy(self->backend.self, rows, self->mem.caption.data + lumina2_caption_at(self, cond),
-              caption_elems * sizeof(float));
-    for (int i = 0; i < c->n_layers; i++) {
-        const int block = c->n_refiners + i;
-        const int first = i == c->n_layers - 1 ? n_tokens : 0; /* nothing reads the caption later */
-        rp_lumina2_block_run(self, &self->block[block], rows, t, first, cos, sin,
-                             lumina2_mod(self, block, eval));
+    lumina2_place(self, cond, eval, x);
+    if (!ops->replay(self->backend.self, lumina2_key(self, self->cond[cond].n_tokens))) {
+        lumina2_compute(self, self->cond[cond].n_tokens);
+        ops->recorded(self->backend.self);
     }
-    lumina2_project(self, image, eval, velocity);
-    return ops->sync(self->backend.self);
+    ops->copy(self->backend.self, velocity, self->mem.now_velocity.data,
+              (size_t)self->config.channels * (size_t)self->h * (size_t)self->w * sizeof(float));
+    return RP_OK;
 }
 
 /* Floating-point operations of one unit, in thousand millions. */

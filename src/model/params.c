@@ -4,16 +4,23 @@
 #include "base/check.h"
 #include "base/log.h"
 
+#include <xxhash.h>
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { NAME_BYTES = 256 };
 
+#define RANDOM_SEED 20u   /* any number: a parameter's own seed comes from its name too */
+#define RANDOM_STD  0.02f /* what such networks are initialised with: activations stay near 1 */
+
 rp_status rp_params_open(const rp_model_source *source, rp_params *params)
 {
-    *params = (rp_params){.backend = source->backend};
-    return rp_weights_open(source->dir, &params->file);
+    *params = (rp_params){
+        .backend = source->backend, .come = source->weights_come, .random = source->random_weights};
+    return params->random ? RP_OK : rp_weights_open(source->dir, &params->file);
 }
 
 void rp_params_close(rp_params *params)
@@ -22,8 +29,47 @@ void rp_params_close(rp_params *params)
         params->backend.ops->weight_release(params->backend.self, params->slot[i]);
     }
     free(params->slot);
+    free(params->fill);
     rp_weights_close(params->file);
     *params = (rp_params){0};
+}
+
+static rp_status params_grow(rp_params *params)
+{
+    const size_t room = params->room == 0 ? 64 : 2 * params->room;
+    rp_tensor **slot = realloc(params->slot, room * sizeof(*slot));
+    rp_param_fill *fill = NULL;
+
+    params->slot = slot != NULL ? slot : params->slot;
+    if (slot != NULL && params->random) {
+        fill = realloc(params->fill, room * sizeof(*fill));
+        params->fill = fill != NULL ? fill : params->fill;
+    }
+    if (slot == NULL || (params->random && fill == NULL)) {
+        return RP_FAIL(RP_E_NOMEM, "no memory for a list of %zu parameters", room);
+    }
+    params->room = room;
+    return RP_OK;
+}
+
+/* All weights that are vectors belong to norms, which multiply by them: 1 leaves a row as it is
+ * (Gemma's 1 + w doubles it, and the next norm takes that back). */
+static rp_param_fill params_fill(const char *name, int n_dims)
+{
+    const size_t n = strlen(name);
+    const bool weight = n >= 7 && strcmp(name + n - 7, ".weight") == 0;
+
+    return (rp_param_fill){.seed = XXH3_64bits_withSeed(name, n, RANDOM_SEED),
+                           .std = weight && n_dims == 1 ? 0.0f : RANDOM_STD};
+}
+
+/* The shape of a parameter that no file holds. BF16: what such checkpoints are kept in. */
+static rp_tensor params_shape(int n_dims, const int64_t *dims)
+{
+    rp_tensor shape = {.dtype = RP_BF16, .n_dims = n_dims, .dim = {1, 1, 1, 1}};
+
+    memcpy(shape.dim, dims, (size_t)n_dims * sizeof(*dims));
+    return shape;
 }
 
 static void params_bind(rp_params *params, rp_tensor *slot, int n_dims, const int64_t *dims,
@@ -31,21 +77,19 @@ static void params_bind(rp_params *params, rp_tensor *slot, int n_dims, const in
 {
     char name[NAME_BYTES];
 
+    if (params->status == RP_OK && params->n == params->room) {
+        params->status = params_grow(params);
+    }
     if (params->status != RP_OK) {
         return;
     }
-    if (params->n == params->room) {
-        const size_t room = params->room == 0 ? 64 : 2 * params->room;
-        rp_tensor **grown = realloc(params->slot, room * sizeof(*grown));
-        if (grown == NULL) {
-            params->status = RP_FAIL(RP_E_NOMEM, "no memory for a list of %zu parameters", room);
-            return;
-        }
-        params->slot = grown;
-        params->room = room;
-    }
     (void)vsnprintf(name, sizeof(name), format, args);
-    rp_weights_bind(params->file, slot, n_dims, dims, "%s", name);
+    if (params->random) {
+        *slot = params_shape(n_dims, dims);
+        params->fill[params->n] = params_fill(name, n_dims);
+    } else {
+        rp_weights_bind(params->file, slot, n_dims, dims, "%s", name);
+    }
     params->slot[params->n++] = slot;
 }
 
@@ -81,14 +125,32 @@ void rp_params_conv(rp_params *params, rp_tensor *slot, int c_out, int c_in, int
     va_end(args);
 }
 
+static rp_status params_place(const rp_params *params, size_t i, const rp_tensor *host,
+                              rp_tensor *out)
+{
+    const rp_backend_ops *ops = params->backend.ops;
+
+    if (params->come) {
+        return ops->weight_place(params->backend.self, host, out);
+    }
+    if (params->random) {
+        const rp_param_fill *fill = &params->fill[i];
+        return ops->weight_fill(params->backend.self, host, fill->seed, fill->std, out);
+    }
+    return ops->weight(params->backend.self, host, out);
+}
+
 rp_status rp_params_finish(rp_params *params)
 {
     RP_TRY(params->status);
-    RP_TRY(rp_weights_finish(params->file));
+    if (!params->random) {
+        RP_TRY(rp_weights_finish(params->file));
+    }
+    RP_TRY(params->backend.ops->weights_begin(params->backend.self, params->slot, params->n));
     for (; params->n_placed < params->n; params->n_placed++) {
         rp_tensor *slot = params->slot[params->n_placed];
         const rp_tensor host = *slot;
-        RP_TRY(params->backend.ops->weight(params->backend.self, &host, slot));
+        RP_TRY(params_place(params, params->n_placed, &host, slot));
     }
     return RP_OK;
 }
@@ -101,6 +163,11 @@ int64_t rp_params_count(const rp_params *params)
         count += rp_tensor_elems(params->slot[i]);
     }
     return count;
+}
+
+uint64_t rp_params_fingerprint(const rp_params *params)
+{
+    return params->random ? RANDOM_SEED : rp_weights_fingerprint(params->file);
 }
 
 rp_status rp_buffer_grow(const rp_backend *backend, rp_buffer *buffer, size_t n_elems,

@@ -1,6 +1,8 @@
 /*
  * params.h - the parameters of one network: bound to its files by name, then placed on its backend.
  *
+ * Or drawn there instead, without files: the same on every rank that uses the same backend.
+ *
  * Also the growing buffers that networks compute in.
  */
 #ifndef RP_PARAMS_H
@@ -9,16 +11,26 @@
 #include "model/model.h"
 #include "weights/weights.h"
 
+/* How a parameter is drawn: normal(0, std), or ones for std 0. */
+typedef struct {
+    uint64_t seed;
+    float std;
+} rp_param_fill;
+
 typedef struct {
     rp_backend backend;
-    rp_weights *file; /* stays open: backends may borrow the mapped bytes */
-    rp_tensor **slot; /* [n] where each parameter goes */
+    bool come;           /* placed only: another rank sends them */
+    bool random;         /* no files: all parameters are drawn */
+    rp_weights *file;    /* stays open: backends may borrow the mapped bytes; NULL when random */
+    rp_tensor **slot;    /* [n] where each parameter goes */
+    rp_param_fill *fill; /* [n] when random, else NULL */
     size_t n, room;
     size_t n_placed;  /* slots that hold a tensor of the backend */
     rp_status status; /* first failure of binding itself */
 } rp_params;
 
-/* Open the files in source->dir. On failure `params` is empty and may be closed. */
+/* Open the files in source->dir, or none for random weights. On failure `params` is empty and may
+ * be closed. */
 rp_status rp_params_open(const rp_model_source *source, rp_params *params);
 
 /* Give back everything on the backend and unmap the files. Zeroed params are allowed. */
@@ -34,11 +46,15 @@ void rp_params_matrix(rp_params *params, rp_tensor *slot, int rows, int cols, co
 void rp_params_conv(rp_params *params, rp_tensor *slot, int c_out, int c_in, int kernel,
                     const char *format, ...) __attribute__((format(printf, 6, 7)));
 
-/* Check that all were found and none is left over, then place them. RP_E_FORMAT, RP_E_NOMEM. */
+/* Check that all were found and none is left over, then place them; random ones are drawn.
+ * RP_E_FORMAT, RP_E_NOMEM. */
 rp_status rp_params_finish(rp_params *params);
 
 /* Number of elements bound. */
 int64_t rp_params_count(const rp_params *params);
+
+/* Of the files, or of how random weights are drawn. */
+uint64_t rp_params_fingerprint(const rp_params *params);
 
 /* ---- buffers: backend memory that only grows ---- */
 

@@ -259,8 +259,7 @@ static rp_status kl_open(const rp_model_source *source, void **self_out)
     kl_bind(self);
     RP_TRY_OUT(rp_params_finish(&self->params));
 
-    self->fingerprint =
-        rp_config_fingerprint(file) * 31 + rp_weights_fingerprint(self->params.file);
+    self->fingerprint = rp_config_fingerprint(file) * 31 + rp_params_fingerprint(&self->params);
     *self_out = self;
     self = NULL;
 
@@ -321,9 +320,9 @@ static rp_status kl_grow(kl *self, int h, int w)
     for (int i = 0; i < c->n_blocks; i++) {
         widest = c->channels[i] > widest ? c->channels[i] : widest;
     }
-    RP_TRY(rp_buffer_grow(&self->backend, &self->x, most, "VAE picture"));
-    RP_TRY(rp_buffer_grow(&self->backend, &self->a, most, "VAE picture"));
-    RP_TRY(rp_buffer_grow(&self->backend, &self->b, most, "VAE picture"));
+    RP_TRY(rp_buffer_grow_act(&self->backend, &self->x, most, "VAE picture"));
+    RP_TRY(rp_buffer_grow_act(&self->backend, &self->a, most, "VAE picture"));
+    RP_TRY(rp_buffer_grow_act(&self->backend, &self->b, most, "VAE picture"));
     if (latent > self->host_elems) {
         RP_TRY(rp_mem_new(latent, sizeof(float), "unscaled latents", &mem));
         free(self->host);

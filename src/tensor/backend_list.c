@@ -3,7 +3,14 @@
 
 #include "tensor/cpu/cpu.h"
 
+#ifdef RP_HAVE_CUDA
+extern const rp_backend_ops rp_backend_cuda;
+#endif
+
 const rp_backend_ops *const rp_backend_list[] = {
+#ifdef RP_HAVE_CUDA
+    &rp_backend_cuda,
+#endif
     &rp_backend_cpu,
     NULL,
 };

@@ -1,14 +1,14 @@
 /*
  * tensor_ops.h - THE ops table: all arithmetic that a model may use, on one kind of device.
  *
- * Models are written once on these ops. The CPU table is the readable reference; every other backend
- * is checked against it, op by op (a backend lacks no op: each slot of each row of rp_backend_list is
- * filled, a unit test holds it).
+ * Models are written once on these ops. The CPU table is the readable reference; every other
+ * backend is checked against it, op by op (a backend lacks no op: each slot of each row of
+ * rp_backend_list is filled, a unit test holds it).
  *
  * Conventions
- *   - Activations are float* in backend memory, row major, [t, d] unless stated otherwise. Memory from
- *     alloc_act() is addressed like floats too, but the backend may keep narrower elements in it (bf16);
- *     put, get and copy convert. Every op takes either kind for every activation.
+ *   - Activations are float* in backend memory, row major, [t, d] unless stated otherwise. Memory
+ * from alloc_act() is addressed like floats too, but the backend may keep narrower elements in it
+ * (bf16); put, get and copy convert. Every op takes either kind for every activation.
  *   - Weights are rp_tensor (F32, F16 or BF16) that went through weight(); they stay borrowed.
  *   - An op returns nothing: the first failure is kept inside and returned by the next sync().
  *   - `out` may alias an input only where it says so.
@@ -32,8 +32,8 @@
 typedef enum { RP_PRECISION_AUTO, RP_PRECISION_F32, RP_PRECISION_BF16 } rp_precision;
 
 typedef struct {
-    int n_threads;          /* >= 1, of this rank */
-    int device;             /* number of the GPU among the visible ones; the CPU has one device, 0 */
+    int n_threads; /* >= 1, of this rank */
+    int device;    /* number of the GPU among the visible ones; the CPU has one device, 0 */
     rp_precision precision; /* RP_E_UNSUP where the device cannot */
 } rp_backend_params;
 
@@ -55,79 +55,98 @@ typedef enum {
 } rp_rope_kind;
 
 typedef struct {
-    int n_q, n_kv;         /* query rows and key/value rows */
-    int n_heads, n_kv_heads; /* n_heads is a multiple of n_kv_heads; head i reads kv head i / (n_heads / n_kv_heads) */
+    int n_q, n_kv;           /* query rows and key/value rows */
+    int n_heads, n_kv_heads; /* n_heads is a multiple of n_kv_heads; head i reads kv head i /
+                                (n_heads / n_kv_heads) */
     int head_dim;
     int q_stride, k_stride, v_stride, out_stride; /* elements from row to row */
-    float scale;           /* multiplies q.k */
-    float softcap;         /* 0: none; else s = softcap * tanh(s / softcap) before the mask */
-    bool causal;           /* row i sees keys 0..i (n_q == n_kv) */
-    int window;            /* 0: none; else with causal, row i sees keys j with i - j < window */
+    float scale;                                  /* multiplies q.k */
+    float softcap; /* 0: none; else s = softcap * tanh(s / softcap) before the mask */
+    bool causal;   /* row i sees keys 0..i (n_q == n_kv) */
+    int window;    /* 0: none; else with causal, row i sees keys j with i - j < window */
 } rp_attention_shape;
 
 typedef struct {
-    int c_in, c_out;       /* channels */
-    int h, w;              /* of the input, before upsampling */
-    int kernel;            /* 1 or 3, stride 1, padding kernel / 2 */
-    int upsample;          /* 1, or 2: nearest-neighbour doubling of the input on the fly */
+    int c_in, c_out; /* channels */
+    int h, w;        /* of the input, before upsampling */
+    int kernel;      /* 1 or 3, stride 1, padding kernel / 2 */
+    int upsample;    /* 1, or 2: nearest-neighbour doubling of the input on the fly */
 } rp_conv_shape;
 
 typedef struct rp_backend_ops {
     const char *name; /* as in --backend */
     const char *help; /* one line */
 
-    bool (*usable)(void); /* could open() work on this machine? No side effects. */
-    int (*n_devices)(void);         /* that this process sees; the CPU counts 1 */
-    const char *(*why_not)(void);   /* when not usable: the cause, as a clause. Static storage */
+    bool (*usable)(void);         /* could open() work on this machine? No side effects. */
+    int (*n_devices)(void);       /* that this process sees; the CPU counts 1 */
+    const char *(*why_not)(void); /* when not usable: the cause, as a clause. Static storage */
     void (*info)(void *self, rp_device_info *out);
 
     /* *self_out on success only; RP_E_NOMEM, RP_E_UNSUP. */
     rp_status (*open)(const rp_backend_params *params, void **self_out);
     void (*close)(void *self); /* NULL is allowed */
 
-    /* Stop and start again what open() started (threads, scratch, plans); memory from alloc() and weights
-     * stay. For measuring what residency is worth. */
+    /* Stop and start again what open() started (threads, scratch, plans); memory from alloc() and
+     * weights stay. For measuring what residency is worth. */
     rp_status (*restart)(void *self);
 
-    /* Make scratch big enough for: a weight matrix with rows of up to k_max elements, attention over
-     * up to n_kv_max keys with heads of up to head_dim_max, group norms of any size. Grows only. */
+    /* Make scratch big enough for: a weight matrix with rows of up to k_max elements, attention
+     * over up to n_kv_max keys with heads of up to head_dim_max, group norms of any size. Grows
+     * only. */
     rp_status (*reserve)(void *self, int k_max, int n_kv_max, int head_dim_max);
 
     /* ---- memory ---- */
-    rp_status (*alloc)(void *self, size_t n_bytes, const char *what, void **out); /* zeroed, 64-byte aligned */
-    /* The same for n floats' worth of activations, in the element type that the backend computes with. */
+    rp_status (*alloc)(void *self, size_t n_bytes, const char *what,
+                       void **out); /* zeroed, 64-byte aligned */
+    /* The same for n floats' worth of activations, in the element type that the backend computes
+     * with. */
     rp_status (*alloc_act)(void *self, size_t n_elems, const char *what, void **out);
     void (*release)(void *self, void *mem); /* of both; NULL is allowed */
+    /* Host memory that put() and get() reach fastest, zeroed; release_host() takes NULL too. It
+     * must stay as it is until the next sync() when it is given to put(). */
+    rp_status (*alloc_host)(void *self, size_t n_bytes, const char *what, void **out);
+    void (*release_host)(void *self, void *mem);
     /* n_bytes counts floats, 4 bytes each, whatever is kept; get() has arrived after sync(). */
     void (*put)(void *self, void *dst, const void *host, size_t n_bytes);
     void (*get)(void *self, void *host, const void *src, size_t n_bytes);
     void (*copy)(void *self, void *dst, const void *src, size_t n_bytes);
+    /* The next weights are these n, by shape and type: room for all of them at once, so that
+     * weights that follow each other lie side by side. RP_E_NOMEM says what is missing. May be left
+     * out. */
+    rp_status (*weights_begin)(void *self, rp_tensor *const *host, size_t n);
+    /* Where the weights since weights_begin() lie, as one piece of memory of *n_bytes; NULL and 0
+     * where they are borrowed. */
+    void *(*weights_span)(void *self, size_t *n_bytes);
+    /* Room for a weight, as weight() would take it; somebody else fills it. */
+    rp_status (*weight_place)(void *self, const rp_tensor *host, rp_tensor *out);
     /* A weight in host memory (mmap'd) -> the tensor that ops take. The CPU borrows it as it is. */
     rp_status (*weight)(void *self, const rp_tensor *host, rp_tensor *out);
     void (*weight_release)(void *self, rp_tensor *weight);
-    /* A weight of this shape and type made on the device: normal(0, std) from `seed`, or all ones for
-     * std 0. For measuring without a checkpoint. Release with weight_release. */
+    /* A weight of this shape and type made on the device: normal(0, std) from `seed`, or all ones
+     * for std 0. For measuring without a checkpoint. Release with weight_release. */
     rp_status (*weight_fill)(void *self, const rp_tensor *shape, uint64_t seed, float std,
                              rp_tensor *out);
     /* Wait for everything; the first failure since the last sync, logged. */
     rp_status (*sync)(void *self);
 
     /*
-     * A sequence of ops that is the same every time, memory included: when replay() knows `key`, it has
-     * started the whole sequence and returns true. On false the caller runs the ops and then calls
-     * recorded(). The sequence allocates nothing and must not sync, get or put. Releasing any memory
-     * forgets all sequences. The CPU never knows a key.
+     * A sequence of ops that is the same every time, memory included: when replay() knows `key`, it
+     * has started the whole sequence and returns true. On false the caller runs the ops and then
+     * calls recorded(). The sequence allocates nothing and must not sync, get or put. Releasing any
+     * memory forgets all sequences. The CPU never knows a key.
      */
     bool (*replay)(void *self, uint64_t key);
     void (*recorded)(void *self);
     /* The next sync() fails with RP_E_MODEL if one of x[n] is not finite. x from alloc(). */
     void (*check_finite)(void *self, const float *x, size_t n);
-    /* dst row i = src row i, i < n_rows, n_cols floats each; strides in floats. Both from alloc(). */
-    void (*copy_rows)(void *self, float *dst, size_t dst_stride, const float *src, size_t src_stride,
-                      int n_rows, int n_cols);
+    /* dst row i = src row i, i < n_rows, n_cols floats each; strides in floats. Both from alloc().
+     */
+    void (*copy_rows)(void *self, float *dst, size_t dst_stride, const float *src,
+                      size_t src_stride, int n_rows, int n_cols);
 
     /* ---- text ---- */
-    /* out[t, d] = table[ids[t], :] * scale; ids in host memory, 0 <= id < v checked by the caller */
+    /* out[t, d] = table[ids[t], :] * scale; ids in host memory, 0 <= id < v checked by the caller
+     */
     void (*embed)(void *self, const rp_tensor *table, const int32_t *ids, int t, float scale,
                   float *out);
 
@@ -138,15 +157,16 @@ typedef struct rp_backend_ops {
      *   bias  NULL, or for n_w == 1 a weight [n_0]
      *   x_stride  elements from row to row of x, >= k;  out is contiguous
      */
-    void (*linear)(void *self, const float *x, int t, int k, int x_stride, const rp_tensor *const *w,
-                   int n_w, const rp_tensor *bias, float *out);
+    void (*linear)(void *self, const float *x, int t, int k, int x_stride,
+                   const rp_tensor *const *w, int n_w, const rp_tensor *bias, float *out);
 
     /* out = softmax(scale * q k^T, masked) v, head by head; heads lie side by side in a row. */
     void (*attention)(void *self, const rp_attention_shape *shape, const float *q, const float *k,
                       const float *v, float *out);
 
     /* ---- norms; w NULL means ones; `shift` is added to w: 1 for Gemma's (1 + w) ---- */
-    /* out[t, d] = x / sqrt(mean(x^2) + eps) * (w + shift) * (1 + scale);  scale [d] or NULL. out may be x. */
+    /* out[t, d] = x / sqrt(mean(x^2) + eps) * (w + shift) * (1 + scale);  scale [d] or NULL. out
+     * may be x. */
     void (*rms_norm)(void *self, const float *x, int t, int d, const rp_tensor *w, float shift,
                      float eps, const float *scale, float *out);
     /* x[t, d] += tanh(gate) * rms_norm(y);  gate [d], or NULL for 1 (no tanh) */
@@ -185,7 +205,8 @@ typedef struct rp_backend_ops {
     /* out[c_out, u h, u w] = conv(upsample(x)) + bias; w [c_out, c_in, kernel, kernel] */
     void (*conv2d)(void *self, const rp_conv_shape *shape, const float *x, const rp_tensor *w,
                    const rp_tensor *bias, float *out);
-    /* group norm over [c / groups, h w] with affine w, b [c]; then silu when `silu`. out may be x. */
+    /* group norm over [c / groups, h w] with affine w, b [c]; then silu when `silu`. out may be x.
+     */
     void (*group_norm)(void *self, const float *x, int c, int hw, int groups, const rp_tensor *w,
                        const rp_tensor *b, float eps, bool silu, float *out);
     /* out[cols, rows] = x[rows, cols]^T */

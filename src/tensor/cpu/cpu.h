@@ -41,7 +41,7 @@ typedef struct {
     float *conv_weight;       /* a kernel in f32, for all threads */
     void **made;              /* [n_made] data of weights that weight_fill() made */
     int n_made;
-    rp_status failed;         /* first failure since the last sync; already logged */
+    rp_status failed; /* first failure since the last sync; already logged */
 } rp_cpu;
 
 extern const rp_backend_ops rp_backend_cpu;
@@ -84,6 +84,9 @@ void rp_cpu_copy(void *self, void *dst, const void *src, size_t n_bytes);
 void rp_cpu_copy_rows(void *self, float *dst, size_t dst_stride, const float *src,
                       size_t src_stride, int n_rows, int n_cols);
 void rp_cpu_check_finite(void *self, const float *x, size_t n);
+rp_status rp_cpu_weights_begin(void *self, rp_tensor *const *host, size_t n);
+void *rp_cpu_weights_span(void *self, size_t *n_bytes);
+rp_status rp_cpu_weight_place(void *self, const rp_tensor *host, rp_tensor *out);
 rp_status rp_cpu_weight(void *self, const rp_tensor *host, rp_tensor *out);
 rp_status rp_cpu_weight_fill(void *self, const rp_tensor *shape, uint64_t seed, float std,
                              rp_tensor *out);

@@ -82,7 +82,8 @@ static rp_status cpu_open(const rp_backend_params *params, void **self_out)
         return RP_FAIL(RP_E_ARG, "cpu backend: %d threads; at least 1", params->n_threads);
     }
     if (params->precision == RP_PRECISION_BF16) {
-        return RP_FAIL(RP_E_UNSUP, "precision bf16: the CPU computes in f32 (--precision f32 or auto)");
+        return RP_FAIL(RP_E_UNSUP,
+                       "precision bf16: the CPU computes in f32 (--precision f32 or auto)");
     }
     RP_TRY(rp_mem_new(1, sizeof(rp_cpu), "cpu backend", &mem));
     rp_cpu *cpu = mem;
@@ -192,9 +193,14 @@ const rp_backend_ops rp_backend_cpu = {
     .alloc = rp_cpu_alloc,
     .alloc_act = rp_cpu_alloc_act,
     .release = rp_cpu_release,
+    .alloc_host = rp_cpu_alloc,
+    .release_host = rp_cpu_release,
     .put = rp_cpu_put,
     .get = rp_cpu_get,
     .copy = rp_cpu_copy,
+    .weights_begin = rp_cpu_weights_begin,
+    .weights_span = rp_cpu_weights_span,
+    .weight_place = rp_cpu_weight_place,
     .weight = rp_cpu_weight,
     .weight_release = rp_cpu_weight_release,
     .weight_fill = rp_cpu_weight_fill,

@@ -69,6 +69,27 @@ void rp_cpu_check_finite(void *self, const float *x, size_t n)
     }
 }
 
+/* Weights are borrowed where they are. */
+rp_status rp_cpu_weights_begin(void *self, rp_tensor *const *host, size_t n)
+{
+    (void)self;
+    (void)host;
+    (void)n;
+    return RP_OK;
+}
+
+void *rp_cpu_weights_span(void *self, size_t *n_bytes)
+{
+    (void)self;
+    *n_bytes = 0;
+    return NULL;
+}
+
+rp_status rp_cpu_weight_place(void *self, const rp_tensor *host, rp_tensor *out)
+{
+    return rp_cpu_weight(self, host, out);
+}
+
 rp_status rp_cpu_weight(void *self, const rp_tensor *host, rp_tensor *out)
 {
     (void)self;

@@ -1,0 +1,169 @@
+/*
+ * cuda.h - what the files of the CUDA backend share.
+ *
+ *   cuda_backend.c    open and close, the ops table
+ *   cuda_device.c     which devices there are, names of failures
+ *   cuda_memory.c     allocations, addresses, copies, scratch
+ *   cuda_weights.c    weights in arenas
+ *   cuda_record.c     sequences of ops as CUDA graphs
+ *   cuda_linear.c     matrix products (cuBLASLt)
+ *   cuda_attention.c  attention (cuDNN, else products and a softmax)
+ *   cuda_conv.c       convolutions (cuDNN)
+ *   cuda_ops.c        the other ops: addresses looked up, kernels launched
+ *   *.cu              kernels (cuda_kernels.h)
+ *
+ * One stream per backend: ops run in the order of their calls. Plans (algorithms, cuDNN graphs) are
+ * made the first time that a shape is seen and kept; that is never while a sequence is recorded,
+ * because its first run is plain.
+ */
+#ifndef RP_CUDA_H
+#define RP_CUDA_H
+
+#include "tensor/cuda/cuda_kernels.h"
+
+#include <cublasLt.h>
+#include <cudnn.h>
+
+typedef struct rp_cuda_arena rp_cuda_arena;   /* weights lie in arenas, one after the other */
+typedef struct rp_cuda_plans rp_cuda_plans;   /* matrix products */
+typedef struct rp_cuda_sdpas rp_cuda_sdpas;   /* attention */
+typedef struct rp_cuda_convs rp_cuda_convs;   /* convolutions */
+typedef struct rp_cuda_graphs rp_cuda_graphs; /* recorded sequences */
+
+typedef struct {
+    void *data;
+    size_t n_bytes;
+} rp_cuda_scratch;
+
+/* One allocation. Floats that `base` addresses lie at `data`: for bf16, base is an address range
+ * that only stands for them. */
+typedef struct {
+    char *base, *data;
+    size_t n_bytes; /* at base, 4 for each float */
+    rp_dtype dtype;
+} rp_cuda_block;
+
+typedef struct {
+    int device;
+    char name[64];
+    rp_dtype act; /* element type of activations and matrices: RP_F32 or RP_BF16 */
+    cudaStream_t stream;
+    cublasLtHandle_t lt;
+    cudnnHandle_t dnn;
+    rp_cuda_scratch workspace; /* of cuBLASLt and cuDNN */
+    rp_cuda_scratch cast;      /* inputs of matrix products in another type */
+    rp_cuda_scratch scores;    /* of attention and convolutions */
+    int *flag;                 /* pinned; set by rp_cuda_k_check_finite */
+    int32_t *ids;              /* pinned; token ids on their way */
+    int n_ids;
+    rp_cuda_block *blocks; /* sorted by base */
+    int n_blocks, blocks_room;
+    rp_cuda_arena *arenas;
+    rp_cuda_plans *plans;
+    rp_cuda_sdpas *sdpas;
+    rp_cuda_convs *convs;
+    rp_cuda_graphs *graphs;
+    rp_status failed; /* first failure since the last sync; already logged */
+} rp_cuda;
+
+extern const rp_backend_ops rp_backend_cuda;
+
+/* Log the failure of a CUDA, cuBLAS or cuDNN call with its text and the device; RP_E_CUDA
+ * (RP_E_NOMEM when memory ran out). RP_OK for success. */
+rp_status rp_cuda_check(const rp_cuda *cuda, cudaError_t code, const char *call);
+rp_status rp_cuda_check_blas(const rp_cuda *cuda, cublasStatus_t code, const char *call);
+rp_status rp_cuda_check_dnn(const rp_cuda *cuda, cudnnStatus_t code, const char *call);
+#define RP_CUDA(cuda, expr) rp_cuda_check((cuda), (expr), #expr)
+#define RP_BLAS(cuda, expr) rp_cuda_check_blas((cuda), (expr), #expr)
+#define RP_DNN(cuda, expr)  rp_cuda_check_dnn((cuda), (expr), #expr)
+
+/* Keep the first failure for sync(). */
+void rp_cuda_keep(rp_cuda *cuda, rp_status status);
+
+/* Where the floats that `p` addresses really are, and as what: half the distance from the start of
+ * the block for bf16. Memory of no block is f32 as it stands. */
+rp_cuda_view rp_cuda_at(const rp_cuda *cuda, const void *p);
+
+/* View of a weight. */
+static inline rp_cuda_view rp_cuda_weight_view(const rp_tensor *w)
+{
+    return (rp_cuda_view){(void *)(uintptr_t)w->data, w->dtype};
+}
+
+/* ---- cuda_device.c ---- */
+int rp_cuda_n_devices(void);
+const char *rp_cuda_why_not(void);
+bool rp_cuda_usable(void);
+void rp_cuda_info(void *self, rp_device_info *out);
+/* Element type for a precision on this device. RP_E_UNSUP. */
+rp_status rp_cuda_choose_act(int device, rp_precision precision, rp_dtype *act_out);
+
+/* ---- cuda_memory.c ---- */
+rp_status rp_cuda_alloc(void *self, size_t n_bytes, const char *what, void **out);
+rp_status rp_cuda_alloc_act(void *self, size_t n_elems, const char *what, void **out);
+void rp_cuda_release(void *self, void *mem);
+rp_status rp_cuda_alloc_host(void *self, size_t n_bytes, const char *what, void **out);
+void rp_cuda_release_host(void *self, void *mem);
+void rp_cuda_blocks_drop(rp_cuda *cuda);
+void rp_cuda_put(void *self, void *dst, const void *host, size_t n_bytes);
+void rp_cuda_get(void *self, void *host, const void *src, size_t n_bytes);
+void rp_cuda_copy(void *self, void *dst, const void *src, size_t n_bytes);
+void rp_cuda_copy_rows(void *self, float *dst, size_t dst_stride, const float *src,
+                       size_t src_stride, int n_rows, int n_cols);
+/* cudaMalloc, zeroed; RP_E_NOMEM says what for, and how much there is. */
+rp_status rp_cuda_malloc(rp_cuda *cuda, size_t n_bytes, const char *what, void **out);
+
+/* ---- cuda_weights.c ---- */
+rp_status rp_cuda_weights_begin(void *self, rp_tensor *const *host, size_t n);
+void *rp_cuda_weights_span(void *self, size_t *n_bytes);
+rp_status rp_cuda_weight_place(void *self, const rp_tensor *host, rp_tensor *out);
+rp_status rp_cuda_weight(void *self, const rp_tensor *host, rp_tensor *out);
+rp_status rp_cuda_weight_fill(void *self, const rp_tensor *shape, uint64_t seed, float std,
+                              rp_tensor *out);
+void rp_cuda_weight_release(void *self, rp_tensor *weight);
+bool rp_cuda_same_arena(const rp_cuda *cuda, const rp_tensor *a, const rp_tensor *b);
+void rp_cuda_arenas_drop(rp_cuda *cuda);
+
+/* Is a sequence being recorded? Then nothing may be allocated. */
+bool rp_cuda_recording(const rp_cuda *cuda);
+
+/* At least n_bytes; contents are lost when it grows. RP_E_NOMEM, RP_E_ARG while recording. */
+rp_status rp_cuda_scratch_grow(rp_cuda *cuda, rp_cuda_scratch *scratch, size_t n_bytes,
+                               const char *what);
+
+/* ---- cuda_record.c ---- */
+bool rp_cuda_replay(void *self, uint64_t key);
+void rp_cuda_recorded(void *self);
+void rp_cuda_graphs_drop(rp_cuda *cuda); /* forget all */
+
+/* ---- cuda_linear.c ---- */
+/*
+ * Row major, `batch` times:  d[m, n] = alpha a[m, k] b^T   with b [n, k]  (b_transposed: as weights
+ * lie) d[m, n] = alpha a[m, k] b     with b [k, n]  (else) ld*: elements from row to row; step_*:
+ * elements from one of the batch to the next. a and b of one type, f32 or bf16; d of either; sums
+ * in f32.
+ */
+typedef struct {
+    int m, n, k, batch;
+    int lda, ldb, ldd;
+    int64_t step_a, step_b, step_d;
+    bool b_transposed;
+    float alpha;
+} rp_cuda_gemm_shape;
+rp_status rp_cuda_gemm(rp_cuda *cuda, const rp_cuda_gemm_shape *shape, rp_cuda_view a,
+                       rp_cuda_view b, rp_cuda_view d);
+void rp_cuda_plans_drop(rp_cuda *cuda);
+void rp_cuda_linear(void *self, const float *x, int t, int k, int x_stride,
+                    const rp_tensor *const *w, int n_w, const rp_tensor *bias, float *out);
+
+/* ---- cuda_attention.c ---- */
+void rp_cuda_attention(void *self, const rp_attention_shape *shape, const float *q, const float *k,
+                       const float *v, float *out);
+void rp_cuda_sdpas_drop(rp_cuda *cuda);
+
+/* ---- cuda_conv.c ---- */
+void rp_cuda_conv2d(void *self, const rp_conv_shape *shape, const float *x, const rp_tensor *w,
+                    const rp_tensor *bias, float *out);
+void rp_cuda_convs_drop(rp_cuda *cuda);
+
+#endif

@@ -1,0 +1,193 @@
+/* cuda_backend.c - the table of the CUDA backend: open and close, waiting for the device. */
+#include "tensor/cuda/cuda.h"
+
+#include "tensor/cuda/cuda_ops.h"
+
+#include "base/check.h"
+#include "base/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---- what restart() renews */
+
+static void close_handles(rp_cuda *cuda)
+{
+    rp_cuda_graphs_drop(cuda);
+    rp_cuda_plans_drop(cuda);
+    rp_cuda_sdpas_drop(cuda);
+    rp_cuda_convs_drop(cuda);
+    if (cuda->lt != NULL) {
+        (void)cublasLtDestroy(cuda->lt);
+    }
+    if (cuda->dnn != NULL) {
+        (void)cudnnDestroy(cuda->dnn);
+    }
+    if (cuda->stream != NULL) {
+        (void)cudaStreamDestroy(cuda->stream);
+    }
+    rp_cuda_scratch *const scratch[] = {&cuda->workspace, &cuda->cast, &cuda->scores};
+    for (int i = 0; i < 3; i++) {
+        (void)cudaFree(scratch[i]->data);
+        *scratch[i] = (rp_cuda_scratch){0};
+    }
+    cuda->lt = NULL;
+    cuda->dnn = NULL;
+    cuda->stream = NULL;
+}
+
+static rp_status open_handles(rp_cuda *cuda)
+{
+    RP_TRY(RP_CUDA(cuda, cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking)));
+    RP_TRY(RP_BLAS(cuda, cublasLtCreate(&cuda->lt)));
+    RP_TRY(RP_DNN(cuda, cudnnCreate(&cuda->dnn)));
+    return RP_DNN(cuda, cudnnSetStream(cuda->dnn, cuda->stream));
+}
+
+static rp_status cuda_restart(void *self)
+{
+    rp_cuda *cuda = self;
+
+    (void)cudaSetDevice(cuda->device);
+    RP_TRY(RP_CUDA(cuda, cudaDeviceSynchronize()));
+    close_handles(cuda);
+    return open_handles(cuda);
+}
+
+/* ---- open, close */
+
+static void cuda_close(void *self)
+{
+    rp_cuda *cuda = self;
+
+    if (cuda == NULL) {
+        return;
+    }
+    (void)cudaSetDevice(cuda->device);
+    close_handles(cuda);
+    rp_cuda_blocks_drop(cuda);
+    rp_cuda_arenas_drop(cuda);
+    (void)cudaFreeHost(cuda->flag);
+    (void)cudaFreeHost(cuda->ids);
+    (void)cudaGetLastError();
+    free(cuda);
+}
+
+static rp_status open_device(rp_cuda *cuda, const rp_backend_params *params)
+{
+    struct cudaDeviceProp prop;
+    void *flag = NULL;
+
+    cuda->device = params->device;
+    RP_TRY(RP_CUDA(cuda, cudaSetDevice(cuda->device)));
+    RP_TRY(RP_CUDA(cuda, cudaGetDeviceProperties(&prop, cuda->device)));
+    (void)snprintf(cuda->name, sizeof(cuda->name), "%.63s", prop.name);
+    RP_TRY(rp_cuda_choose_act(cuda->device, params->precision, &cuda->act));
+    RP_TRY(RP_CUDA(cuda, cudaMallocHost(&flag, sizeof(*cuda->flag))));
+    cuda->flag = flag;
+    *cuda->flag = 0;
+    return open_handles(cuda);
+}
+
+static rp_status cuda_open(const rp_backend_params *params, void **self_out)
+{
+    const int n = rp_cuda_n_devices();
+
+    if (n == 0) {
+        return RP_FAIL(RP_E_UNSUP, "backend cuda: %s", rp_cuda_why_not());
+    }
+    if (params->device < 0 || params->device >= n) {
+        return RP_FAIL(RP_E_ARG, "backend cuda: GPU %d; this process sees 0 to %d", params->device,
+                       n - 1);
+    }
+    rp_cuda *cuda = calloc(1, sizeof(*cuda));
+    if (cuda == NULL) {
+        return RP_FAIL(RP_E_NOMEM, "no memory for the CUDA backend");
+    }
+    const rp_status st = open_device(cuda, params);
+    if (st != RP_OK) {
+        cuda_close(cuda);
+        return st;
+    }
+    *self_out = cuda;
+    return RP_OK;
+}
+
+/* Scratch grows in the first, plain run of a sequence. */
+static rp_status cuda_reserve(void *self, int k_max, int n_kv_max, int head_dim_max)
+{
+    (void)self;
+    (void)k_max;
+    (void)n_kv_max;
+    (void)head_dim_max;
+    return RP_OK;
+}
+
+/* A device error comes before a number that is not finite: it is the cause. */
+static rp_status cuda_sync(void *self)
+{
+    rp_cuda *cuda = self;
+
+    (void)cudaSetDevice(cuda->device);
+    rp_cuda_keep(cuda, RP_CUDA(cuda, cudaStreamSynchronize(cuda->stream)));
+    rp_cuda_keep(cuda, rp_cuda_check(cuda, cudaGetLastError(), "kernels"));
+    if (*cuda->flag != 0) {
+        *cuda->flag = 0;
+        if (cuda->failed == RP_OK) {
+            cuda->failed =
+                RP_FAIL(RP_E_MODEL, "the prediction is not finite (latents or weights too large?)");
+        }
+    }
+    const rp_status st = cuda->failed;
+    cuda->failed = RP_OK;
+    return st;
+}
+
+const rp_backend_ops rp_backend_cuda = {
+    .name = "cuda",
+    .help = "one NVIDIA GPU per rank",
+    .usable = rp_cuda_usable,
+    .n_devices = rp_cuda_n_devices,
+    .why_not = rp_cuda_why_not,
+    .info = rp_cuda_info,
+    .open = cuda_open,
+    .close = cuda_close,
+    .restart = cuda_restart,
+    .reserve = cuda_reserve,
+    .alloc = rp_cuda_alloc,
+    .alloc_act = rp_cuda_alloc_act,
+    .release = rp_cuda_release,
+    .alloc_host = rp_cuda_alloc_host,
+    .release_host = rp_cuda_release_host,
+    .put = rp_cuda_put,
+    .get = rp_cuda_get,
+    .copy = rp_cuda_copy,
+    .weights_begin = rp_cuda_weights_begin,
+    .weights_span = rp_cuda_weights_span,
+    .weight_place = rp_cuda_weight_place,
+    .weight = rp_cuda_weight,
+    .weight_release = rp_cuda_weight_release,
+    .weight_fill = rp_cuda_weight_fill,
+    .sync = cuda_sync,
+    .replay = rp_cuda_replay,
+    .recorded = rp_cuda_recorded,
+    .check_finite = rp_cuda_check_finite,
+    .copy_rows = rp_cuda_copy_rows,
+    .embed = rp_cuda_embed,
+    .linear = rp_cuda_linear,
+    .attention = rp_cuda_attention,
+    .rms_norm = rp_cuda_rms_norm,
+    .add_rms_norm = rp_cuda_add_rms_norm,
+    .add_rms_norm_rms_norm = rp_cuda_add_rms_norm_rms_norm,
+    .layer_norm = rp_cuda_layer_norm,
+    .head_norm_rope = rp_cuda_head_norm_rope,
+    .swiglu = rp_cuda_swiglu,
+    .geglu = rp_cuda_geglu,
+    .silu = rp_cuda_silu,
+    .add = rp_cuda_add,
+    .patchify = rp_cuda_patchify,
+    .unpatchify = rp_cuda_unpatchify,
+    .conv2d = rp_cuda_conv2d,
+    .group_norm = rp_cuda_group_norm,
+    .transpose = rp_cuda_transpose,
+};

@@ -1,0 +1,144 @@
+/* cuda_device.c - which devices there are and what they can, and failures in words. */
+#include "tensor/cuda/cuda.h"
+
+#include "base/check.h"
+#include "base/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- failures ---- */
+
+static rp_status fail_of(const rp_cuda *cuda, bool no_memory, const char *text, const char *call)
+{
+    const size_t n_call = strcspn(call, "("); /* the function's name says enough */
+
+    return RP_FAIL(no_memory ? RP_E_NOMEM : RP_E_CUDA, "GPU %d (%s): %.*s: %s",
+                   cuda == NULL ? 0 : cuda->device, cuda == NULL ? "" : cuda->name, (int)n_call,
+                   call, text);
+}
+
+rp_status rp_cuda_check(const rp_cuda *cuda, cudaError_t code, const char *call)
+{
+    if (code == cudaSuccess) {
+        return RP_OK;
+    }
+    (void)cudaGetLastError(); /* reported here, not again by the next sync */
+    return fail_of(cuda, code == cudaErrorMemoryAllocation, cudaGetErrorString(code), call);
+}
+
+rp_status rp_cuda_check_blas(const rp_cuda *cuda, cublasStatus_t code, const char *call)
+{
+    return code == CUBLAS_STATUS_SUCCESS ? RP_OK
+                                         : fail_of(cuda, code == CUBLAS_STATUS_ALLOC_FAILED,
+                                                   cublasLtGetStatusString(code), call);
+}
+
+rp_status rp_cuda_check_dnn(const rp_cuda *cuda, cudnnStatus_t code, const char *call)
+{
+    return code == CUDNN_STATUS_SUCCESS ? RP_OK
+                                        : fail_of(cuda, false, cudnnGetErrorString(code), call);
+}
+
+void rp_cuda_keep(rp_cuda *cuda, rp_status status)
+{
+    if (cuda->failed == RP_OK) {
+        cuda->failed = status;
+    }
+}
+
+/* ---- devices ---- */
+
+/* Devices, or -1 and the cause as a clause. */
+static int count_devices(char *why, size_t n_why)
+{
+    const char *visible = getenv("CUDA_VISIBLE_DEVICES");
+    int n = 0, driver = 0, runtime = 0;
+    const cudaError_t code = cudaGetDeviceCount(&n);
+
+    (void)cudaGetLastError();
+    if (code == cudaSuccess && n > 0) {
+        return n;
+    }
+    (void)cudaDriverGetVersion(&driver);
+    (void)cudaRuntimeGetVersion(&runtime);
+    if (driver == 0) {
+        (void)snprintf(why, n_why, "there is no NVIDIA driver");
+    } else if (code == cudaErrorInsufficientDriver) {
+        (void)snprintf(why, n_why, "the driver is for CUDA %d.%d, this build needs %d.%d",
+                       driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    } else if (visible != NULL) {
+        (void)snprintf(why, n_why, "no GPU is visible with CUDA_VISIBLE_DEVICES=\"%s\"", visible);
+    } else {
+        (void)snprintf(why, n_why, "%s",
+                       code == cudaSuccess ? "there is no GPU" : cudaGetErrorString(code));
+    }
+    return -1;
+}
+
+int rp_cuda_n_devices(void)
+{
+    char why[160];
+    const int n = count_devices(why, sizeof(why));
+
+    return n > 0 ? n : 0;
+}
+
+const char *rp_cuda_why_not(void)
+{
+    static char why[160];
+
+    why[0] = '\0';
+    (void)count_devices(why, sizeof(why));
+    return why;
+}
+
+bool rp_cuda_usable(void)
+{
+    return rp_cuda_n_devices() > 0;
+}
+
+rp_status rp_cuda_choose_act(int device, rp_precision precision, rp_dtype *act_out)
+{
+    struct cudaDeviceProp prop;
+
+    RP_TRY(RP_CUDA(NULL, cudaGetDeviceProperties(&prop, device)));
+    if (precision == RP_PRECISION_AUTO) {
+        precision = prop.major >= 8 ? RP_PRECISION_BF16 : RP_PRECISION_F32;
+    }
+    if (precision == RP_PRECISION_BF16 && prop.major < 8) {
+        return RP_FAIL(RP_E_UNSUP,
+                       "precision bf16: GPU %d (%s) has compute capability %d.%d, bf16 needs 8.0; "
+                       "use --precision f32",
+                       device, prop.name, prop.major, prop.minor);
+    }
+    *act_out = precision == RP_PRECISION_BF16 ? RP_BF16 : RP_F32;
+    return RP_OK;
+}
+
+static void uuid_text(const cudaUUID_t *uuid, char *out, size_t n_out)
+{
+    const unsigned char *b = (const unsigned char *)uuid->bytes;
+
+    (void)snprintf(out, n_out,
+                   "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0],
+                   b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13],
+                   b[14], b[15]);
+}
+
+void rp_cuda_info(void *self, rp_device_info *out)
+{
+    const rp_cuda *cuda = self;
+    struct cudaDeviceProp prop;
+
+    *out = (rp_device_info){.on_device = true};
+    (void)snprintf(out->name, sizeof(out->name), "%s", cuda->name);
+    (void)snprintf(out->precision, sizeof(out->precision), "%s",
+                   cuda->act == RP_BF16 ? "bf16" : "f32");
+    if (cudaGetDeviceProperties(&prop, cuda->device) == cudaSuccess) {
+        uuid_text(&prop.uuid, out->id, sizeof(out->id));
+    }
+    (void)cudaDeviceGetPCIBusId(out->pci, (int)sizeof(out->pci), cuda->device);
+    (void)cudaMemGetInfo(&out->bytes_free, &out->bytes_total);
+}

@@ -1,0 +1,97 @@
+/*
+ * cuda_kernels.h - launchers of our own kernels; the .cu files beside it hold them.
+ *
+ * Every launcher queues one or a few kernels on `stream` and returns; a launch that fails is found
+ * by the backend's next sync (cudaGetLastError). Shapes and formulas are those of tensor_ops.h.
+ * Vectors (norm weights, biases, scales, gates) are f32 on the device. Results do not depend on
+ * timing: no atomics in sums.
+ */
+#ifndef RP_CUDA_KERNELS_H
+#define RP_CUDA_KERNELS_H
+
+#include "tensor/tensor_ops.h"
+
+#include <cuda_runtime_api.h>
+
+/* Device memory with its element type. */
+typedef struct {
+    void *data;
+    rp_dtype dtype; /* RP_F32 or RP_BF16; inputs of rp_cuda_k_convert also RP_F16 */
+} rp_cuda_view;
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- cuda_elem.cu ---- */
+void rp_cuda_k_convert(cudaStream_t stream, rp_cuda_view in, rp_cuda_view out, size_t n);
+/* in [t, k], rows in_stride elements apart -> out [t, k] contiguous */
+void rp_cuda_k_convert_rows(cudaStream_t stream, rp_cuda_view in, int t, int k, int in_stride,
+                            rp_cuda_view out);
+/* x[t, n] += bias[n], rows stride elements apart */
+void rp_cuda_k_add_bias(cudaStream_t stream, rp_cuda_view x, int t, int n, int stride,
+                        const float *bias);
+/* ids in device memory */
+void rp_cuda_k_embed(cudaStream_t stream, rp_cuda_view table, const int32_t *ids, int t, int d,
+                     float scale, rp_cuda_view out);
+void rp_cuda_k_swiglu(cudaStream_t stream, rp_cuda_view ab, int t, int d, rp_cuda_view out);
+void rp_cuda_k_geglu(cudaStream_t stream, rp_cuda_view ab, int t, int d, rp_cuda_view out);
+void rp_cuda_k_silu(cudaStream_t stream, rp_cuda_view x, size_t n, rp_cuda_view out);
+void rp_cuda_k_add(cudaStream_t stream, rp_cuda_view x, rp_cuda_view y, size_t n);
+/* *flag = 1 if an element is not finite; flag in memory that the device can write */
+void rp_cuda_k_check_finite(cudaStream_t stream, const float *x, size_t n, int *flag);
+/* normal(0, std) by counter-based hashing of (seed, index) and Box-Muller; ones for std 0 */
+void rp_cuda_k_fill(cudaStream_t stream, rp_cuda_view out, size_t n, uint64_t seed, float std);
+
+/* ---- cuda_norm.cu: rows (t may be 1 to millions, d 1 to 65536) ---- */
+/* w NULL: ones; scale NULL: zeros; gate NULL: 1 without tanh */
+void rp_cuda_k_rms_norm(cudaStream_t stream, rp_cuda_view x, int t, int d, const float *w,
+                        float shift, float eps, const float *scale, rp_cuda_view out);
+void rp_cuda_k_add_rms_norm(cudaStream_t stream, rp_cuda_view x, rp_cuda_view y, int t, int d,
+                            const float *w, float shift, float eps, const float *gate);
+void rp_cuda_k_add_rms_norm_rms_norm(cudaStream_t stream, rp_cuda_view x, rp_cuda_view y, int t,
+                                     int d, const float *w, float shift, float eps,
+                                     const float *gate, const float *w2, const float *scale2,
+                                     rp_cuda_view out);
+void rp_cuda_k_layer_norm(cudaStream_t stream, rp_cuda_view x, int t, int d, float eps,
+                          const float *scale, rp_cuda_view out);
+/* ---- cuda_rope.cu ---- */
+void rp_cuda_k_head_norm_rope(cudaStream_t stream, rp_cuda_view x, int t, int n, int head_dim,
+                              int row_stride, const float *w, float eps, rp_rope_kind kind,
+                              const float *cos, const float *sin);
+/* ---- cuda_group_norm.cu ---- */
+/* partial: scratch of rp_cuda_group_norm_floats(groups) floats */
+#define RP_CUDA_GROUP_PIECES 64
+static inline size_t rp_cuda_group_norm_floats(int groups)
+{
+    return (size_t)groups * RP_CUDA_GROUP_PIECES * 3 + (size_t)groups * 2;
+}
+void rp_cuda_k_group_norm(cudaStream_t stream, rp_cuda_view x, int c, int hw, int groups,
+                          const float *w, const float *b, float eps, bool silu, float *partial,
+                          rp_cuda_view out);
+/* ---- cuda_softmax.cu ---- */
+/*
+ * Row i of s [n_q, n_kv] (f32 scores, already scaled; rows n_kv apart) is query q0 + i: soft-capped
+ * when softcap > 0, keys that it may not see (causal, window as in rp_attention_shape) left out,
+ * softmax -> p [n_q, n_kv] (rows n_kv apart), zeros for keys left out. `heads` such matrices follow
+ * each other in s and in p. p may be s when it is f32.
+ */
+void rp_cuda_k_softmax(cudaStream_t stream, const float *s, int heads, int n_q, int n_kv, int q0,
+                       float softcap, bool causal, int window, rp_cuda_view p);
+
+/* ---- cuda_image.cu ---- */
+void rp_cuda_k_patchify(cudaStream_t stream, rp_cuda_view x, int c, int h, int w, int p,
+                        rp_cuda_view out);
+void rp_cuda_k_unpatchify(cudaStream_t stream, rp_cuda_view tokens, int c, int h, int w, int p,
+                          float sign, rp_cuda_view out);
+void rp_cuda_k_transpose(cudaStream_t stream, rp_cuda_view x, int rows, int cols, rp_cuda_view out);
+/* out[c, 2h, 2w] = nearest-neighbour doubling of x[c, h, w] */
+void rp_cuda_k_upsample(cudaStream_t stream, rp_cuda_view x, int c, int h, int w, rp_cuda_view out);
+/* x[c, hw] += bias[c] */
+void rp_cuda_k_add_channel_bias(cudaStream_t stream, rp_cuda_view x, int c, size_t hw,
+                                const float *bias);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,185 @@
+/* cuda_ops.c - ops that are one kernel of ours: addresses looked up, kernel launched. */
+#include "tensor/cuda/cuda_ops.h"
+
+#include "tensor/cuda/cuda.h"
+
+#include "base/check.h"
+#include "base/log.h"
+
+#include <string.h>
+
+/* A launch that was refused names its op here; a kernel that fails later is found by sync(). */
+static void launched(rp_cuda *cuda, const char *op)
+{
+    rp_cuda_keep(cuda, rp_cuda_check(cuda, cudaPeekAtLastError(), op));
+}
+
+/* Vectors of weights are f32 on the device. */
+static const float *vector_of(const rp_tensor *w)
+{
+    return w == NULL ? NULL : w->data;
+}
+
+void rp_cuda_check_finite(void *self, const float *x, size_t n)
+{
+    rp_cuda *cuda = self;
+
+    rp_cuda_k_check_finite(cuda->stream, rp_cuda_at(cuda, x).data, n, cuda->flag);
+    launched(cuda, "check_finite");
+}
+
+/* The kernel reads the ids from pinned host memory, which must not change before it has run. */
+static rp_status place_ids(rp_cuda *cuda, const int32_t *ids, int t)
+{
+    RP_TRY(RP_CUDA(cuda, cudaStreamSynchronize(cuda->stream)));
+    if (t > cuda->n_ids) {
+        void *mem = NULL;
+        RP_TRY(RP_CUDA(cuda, cudaMallocHost(&mem, (size_t)t * sizeof(*ids))));
+        (void)cudaFreeHost(cuda->ids);
+        cuda->ids = mem;
+        cuda->n_ids = t;
+    }
+    memcpy(cuda->ids, ids, (size_t)t * sizeof(*ids));
+    return RP_OK;
+}
+
+void rp_cuda_embed(void *self, const rp_tensor *table, const int32_t *ids, int t, float scale,
+                   float *out)
+{
+    rp_cuda *cuda = self;
+    const rp_status st = t > 0 ? place_ids(cuda, ids, t) : RP_OK;
+
+    rp_cuda_keep(cuda, st);
+    if (st == RP_OK && t > 0) {
+        rp_cuda_k_embed(cuda->stream, rp_cuda_weight_view(table), cuda->ids, t, (int)table->dim[1],
+                        scale, rp_cuda_at(cuda, out));
+        launched(cuda, "embed");
+    }
+}
+
+void rp_cuda_rms_norm(void *self, const float *x, int t, int d, const rp_tensor *w, float shift,
+                      float eps, const float *scale, float *out)
+{
+    rp_cuda *cuda = self;
+
+    rp_cuda_k_rms_norm(cuda->stream, rp_cuda_at(cuda, x), t, d, vector_of(w), shift, eps, scale,
+                       rp_cuda_at(cuda, out));
+    launched(cuda, "rms_norm");
+}
+
+void rp_cuda_add_rms_norm(void *self, float *x, const float *y, int t, int d, const rp_tensor *w,
+                          float shift, float eps, const float *gate)
+{
+    rp_cuda *cuda = self;
+
+    rp_cuda_k_add_rms_norm(cuda->stream, rp_cuda_at(cuda, x), rp_cuda_at(cuda, y), t, d,
+                           vector_of(w), shift, eps, gate);
+    launched(cuda, "add_rms_norm");
+}
+
+void rp_cuda_add_rms_norm_rms_norm(void *self, float *x, const float *y, int t, int d,
+                                   const rp_tensor *w, float shift, float eps, const float *gate,
+                                   const rp_tensor *w2, const float *scale2, float *out)
+{
+    rp_cuda *cuda = self;
+
+    rp_cuda_k_add_rms_norm_rms_norm(cuda->stream, rp_cuda_at(cuda, x), rp_cuda_at(cuda, y), t, d,
+                                    vector_of(w), shift, eps, gate, vector_of(w2), scale2,
+                                    rp_cuda_at(cuda, out));
+    launched(cuda, "add_rms_norm_rms_norm");
+}
+
+void rp_cuda_layer_norm(void *self, const float *x, int t, int d, float eps, const float *scale,
+                        float *out)
+{
+    rp_cuda *cuda = self;
+
+    rp_cuda_k_layer_norm(cuda->stream, rp_cuda_at(cuda, x), t, d, eps, scale,
+                         rp_cuda_at(cuda, out));
+    launched(cuda, "layer_norm");
+}
+
+void rp_cuda_head_norm_rope(void *self, float *x, int t, int n, int head_dim, int row_stride,
+                            const rp_tensor *w, float eps, rp_rope_kind kind, const float *cos,
+                            const float *sin)
+{
+    rp_cuda *cuda = self;
+
+    rp_cuda_k_head_norm_rope(cuda->stream, rp_cuda_at(cuda, x), t, n, head_dim, row_stride,
+                             vector_of(w), eps, kind, cos, sin);
+    launched(cuda, "head_norm_rope");
+}
+
+void rp_cuda_swiglu(void *self, const float *ab, int t, int d, float *out)
+{
+    rp_cuda *cuda = self;
+
+    rp_cuda_k_swiglu(cuda->stream, rp_cuda_at(cuda, ab), t, d, rp_cuda_at(cuda, out));
+    launched(cuda, "swiglu");
+}
+
+void rp_cuda_geglu(void *self, const float *ab, int t, int d, float *out)
+{
+    rp_cuda *cuda = self;
+
+    rp_cuda_k_geglu(cuda->stream, rp_cuda_at(cuda, ab), t, d, rp_cuda_at(cuda, out));
+    launched(cuda, "geglu");
+}
+
+void rp_cuda_silu(void *self, const float *x, size_t n, float *out)
+{
+    rp_cuda *cuda = self;
+
+    rp_cuda_k_silu(cuda->stream, rp_cuda_at(cuda, x), n, rp_cuda_at(cuda, out));
+    launched(cuda, "silu");
+}
+
+void rp_cuda_add(void *self, float *x, const float *y, size_t n)
+{
+    rp_cuda *cuda = self;
+
+    rp_cuda_k_add(cuda->stream, rp_cuda_at(cuda, x), rp_cuda_at(cuda, y), n);
+    launched(cuda, "add");
+}
+
+void rp_cuda_patchify(void *self, const float *x, int c, int h, int w, int p, float *out)
+{
+    rp_cuda *cuda = self;
+
+    rp_cuda_k_patchify(cuda->stream, rp_cuda_at(cuda, x), c, h, w, p, rp_cuda_at(cuda, out));
+    launched(cuda, "patchify");
+}
+
+void rp_cuda_unpatchify(void *self, const float *tokens, int c, int h, int w, int p, float sign,
+                        float *out)
+{
+    rp_cuda *cuda = self;
+
+    rp_cuda_k_unpatchify(cuda->stream, rp_cuda_at(cuda, tokens), c, h, w, p, sign,
+                         rp_cuda_at(cuda, out));
+    launched(cuda, "unpatchify");
+}
+
+void rp_cuda_group_norm(void *self, const float *x, int c, int hw, int groups, const rp_tensor *w,
+                        const rp_tensor *b, float eps, bool silu, float *out)
+{
+    rp_cuda *cuda = self;
+    const rp_status st =
+        rp_cuda_scratch_grow(cuda, &cuda->scores, rp_cuda_group_norm_floats(groups) * sizeof(float),
+                             "sums of a group norm");
+
+    rp_cuda_keep(cuda, st);
+    if (st == RP_OK) {
+        rp_cuda_k_group_norm(cuda->stream, rp_cuda_at(cuda, x), c, hw, groups, vector_of(w),
+                             vector_of(b), eps, silu, cuda->scores.data, rp_cuda_at(cuda, out));
+        launched(cuda, "group_norm");
+    }
+}
+
+void rp_cuda_transpose(void *self, const float *x, int rows, int cols, float *out)
+{
+    rp_cuda *cuda = self;
+
+    rp_cuda_k_transpose(cuda->stream, rp_cuda_at(cuda, x), rows, cols, rp_cuda_at(cuda, out));
+    launched(cuda, "transpose");
+}
