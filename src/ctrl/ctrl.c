@@ -195,17 +195,27 @@ static bool already_said(const rp_ctrl_vote *votes, int rank)
     return false;
 }
 
+/* That of the lowest failed rank that knows why: RP_E_PEER only knows of another's failure. */
+static rp_status verdict_of(const rp_ctrl_vote *votes, int n_ranks)
+{
+    rp_status st = RP_OK;
+
+    for (int rank = 0; rank < n_ranks; rank++) {
+        if (st == RP_OK || (st == RP_E_PEER && votes[rank].status != RP_OK)) {
+            st = (rp_status)votes[rank].status;
+        }
+    }
+    return st;
+}
+
 static rp_status count_votes(const rp_ctrl *ctrl, const char *what)
 {
     const rp_ctrl_vote *votes = ctrl->votes;
-    rp_status st = RP_OK;
+    const rp_status st = verdict_of(votes, ctrl->place.n_ranks);
 
     for (int rank = 0; rank < ctrl->place.n_ranks; rank++) {
-        if (votes[rank].status == RP_OK) {
+        if (votes[rank].status == RP_OK || (votes[rank].status == RP_E_PEER && st != RP_E_PEER)) {
             continue;
-        }
-        if (st == RP_OK) {
-            st = (rp_status)votes[rank].status;
         }
         if (rank > 0 && !already_said(votes, rank)) {
             RP_ERROR("rank %d on host %s: %s: %s", rank, ctrl->peers[rank].host, what,

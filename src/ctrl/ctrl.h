@@ -63,8 +63,10 @@ rp_status rp_ctrl_allgather(rp_ctrl *ctrl, const void *mine, size_t n_bytes, voi
 
 /*
  * Collective. All ranks give their status and leave with the same one: RP_OK if all are, else that
- * of the lowest failed rank. Rank 0 prints the held error texts of the other ranks (base/log.h),
- * once each, with host and rank; `what` begins the line ("opening the model").
+ * of the lowest failed rank; RP_E_PEER counts only where no rank says more. Rank 0 prints the held
+ * error texts of the other ranks (base/log.h), once each, with host and rank; `what` begins the
+ * line
+ * ("opening the model").
  */
 rp_status rp_ctrl_agree(rp_ctrl *ctrl, rp_status mine, const char *what);
 

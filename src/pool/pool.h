@@ -62,6 +62,10 @@ void rp_pool_assign(const rp_unit *units, int n_units, const double *speed, int 
 rp_status rp_pool_open(const rp_pool_params *params, rp_pool **out);
 void rp_pool_close(rp_pool *pool); /* Collective. NULL is allowed */
 
+/* Collective. Rank 0's n_bytes to the same place of all ranks, by the transport and in its kind of
+ * memory. RP_E_MPI. */
+rp_status rp_pool_broadcast(rp_pool *pool, void *bytes, size_t n_bytes);
+
 /* Every rank, same values: slots for waves of up to n_units units over n_inputs inputs. Resets the
  * stats. Grows only; after it a wave allocates nothing. */
 rp_status rp_pool_plan(rp_pool *pool, int n_units, int n_inputs, size_t in_bytes, size_t out_bytes);

@@ -91,6 +91,11 @@ void rp_pool_close(rp_pool *pool)
     free(pool);
 }
 
+rp_status rp_pool_broadcast(rp_pool *pool, void *bytes, size_t n_bytes)
+{
+    return pool->params.xport->broadcast(pool->xport, bytes, n_bytes, 0);
+}
+
 static rp_status check_plan(int n_units, int n_inputs, size_t in_bytes, size_t out_bytes)
 {
     const int most = (int)((RP_CTRL_MESSAGE_BYTES - sizeof(rp_pool_head)) / sizeof(rp_pool_item));

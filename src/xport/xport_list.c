@@ -8,9 +8,13 @@
 
 extern const rp_xport_ops rp_xport_local;
 extern const rp_xport_ops rp_xport_mpi;
+extern const rp_xport_ops rp_xport_nccl;
 
 const rp_xport_ops *const rp_xport_list[] = {
     &rp_xport_local,
+#if defined(RP_HAVE_NCCL) && defined(RP_HAVE_MPI)
+    &rp_xport_nccl,
+#endif
 #ifdef RP_HAVE_MPI
     &rp_xport_mpi,
 #endif
@@ -28,19 +32,26 @@ static rp_status unknown(const char *name)
     return RP_FAIL(RP_E_ARG, "no transport \"%s\" in this build; it has %s", name, known);
 }
 
-rp_status rp_xport_choose(const char *name, const rp_ctrl *ctrl, const rp_xport_ops **out)
+rp_status rp_xport_choose(const char *name, const rp_ctrl *ctrl, bool on_device,
+                          const rp_xport_ops **out)
 {
     const bool any = strcmp(name, "auto") == 0;
     const int n_ranks = rp_ctrl_n_ranks(ctrl);
 
     for (int i = 0; rp_xport_list[i] != NULL; i++) {
         const rp_xport_ops *row = rp_xport_list[i];
+        const bool can = row->usable(ctrl) && (on_device || !row->on_device);
         if (!any && strcmp(name, row->name) != 0) {
             continue;
         }
-        if (row->usable(ctrl)) {
+        if (can) {
             *out = row;
             return RP_OK;
+        }
+        if (!any && row->on_device && !on_device) {
+            return RP_FAIL(RP_E_UNSUP,
+                           "transport %s (%s): this pool computes on the CPU; use --transport mpi",
+                           name, row->help);
         }
         if (!any) {
             return RP_FAIL(RP_E_UNSUP, "transport %s (%s) cannot serve %d rank%s over %s control",

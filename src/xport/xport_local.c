@@ -30,6 +30,14 @@ static rp_status local_finish(void *self, bool block, bool *done)
     return RP_OK;
 }
 
+static rp_status local_broadcast(void *self, void *bytes, size_t n_bytes, int root)
+{
+    (void)self;
+    (void)bytes;
+    (void)n_bytes;
+    return root == 0 ? RP_OK : RP_FAIL(RP_E_ARG, "broadcast from rank %d of 1", root);
+}
+
 static rp_status local_reserve(void *self, int n)
 {
     (void)self;
@@ -49,6 +57,7 @@ const rp_xport_ops rp_xport_local = {
     .open = local_open,
     .start = local_start,
     .finish = local_finish,
+    .broadcast = local_broadcast,
     .reserve = local_reserve,
     .close = local_close,
 };

@@ -18,7 +18,8 @@
 
 #include <mpi.h>
 
-#define TAG 1
+#define TAG         1
+#define PIECE_BYTES ((size_t)1 << 30) /* MPI counts are int */
 
 typedef struct {
     MPI_Comm comm; /* our own, apart from control's messages */
@@ -173,6 +174,38 @@ static rp_status mpi_finish(void *self_, bool block, bool *done)
     return RP_OK;
 }
 
+static rp_status wait_for(MPI_Request *request)
+{
+    rp_ctrl_wait wait = RP_CTRL_WAIT_INIT;
+
+    for (int over = 0;;) {
+        RP_TRY(RP_MPI(MPI_Test(request, &over, MPI_STATUS_IGNORE)));
+        if (over) {
+            return RP_OK;
+        }
+        rp_ctrl_wait_pause(&wait);
+    }
+}
+
+static rp_status mpi_broadcast(void *self_, void *bytes, size_t n_bytes, int root)
+{
+    mpi_self *self = self_;
+
+    if (root < 0 || root >= self->n_ranks || self->n != 0) {
+        return RP_FAIL(RP_E_ARG, "broadcast from rank %d of %d, %d transfers under way", root,
+                       self->n_ranks, self->n);
+    }
+    for (size_t sent = 0; sent < n_bytes;) {
+        const size_t n = n_bytes - sent < PIECE_BYTES ? n_bytes - sent : PIECE_BYTES;
+        MPI_Request request = MPI_REQUEST_NULL;
+        RP_TRY(
+            RP_MPI(MPI_Ibcast((char *)bytes + sent, (int)n, MPI_BYTE, root, self->comm, &request)));
+        RP_TRY(wait_for(&request));
+        sent += n;
+    }
+    return RP_OK;
+}
+
 static void mpi_close(void *self_)
 {
     mpi_self *self = self_;
@@ -245,6 +278,7 @@ const rp_xport_ops rp_xport_mpi = {
     .open = mpi_open,
     .start = mpi_begin,
     .finish = mpi_finish,
+    .broadcast = mpi_broadcast,
     .reserve = mpi_reserve,
     .close = mpi_close,
 };

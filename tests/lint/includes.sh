@@ -17,15 +17,15 @@ BEGIN {
     may["job"] = may["api"] = "base tensor weights text model guide sample ctrl xport topo pool image job"
 
     # Header of an external library: the files it may be included by. Patterns, tried in this order.
-    home("^mpi\\.h$", "^src/(ctrl/ctrl_mpi|xport/xport_mpi)\\.c$")
+    home("^mpi\\.h$", "^src/(ctrl/ctrl_mpi|xport/xport_(mpi|alarm))\\.c$")
     home("^hwloc(/.*)?\\.h$", "^src/topo/")
     home("^png\\.h$", "^src/image/")
     home("cJSON\\.h$", "^src/(weights|job)/")
     home("^xxhash\\.h$", "^src/(base|weights|text|model|job)/")
     home("^(cblas|openblas.*)\\.h$", "^src/tensor/cpu/")
     home("^sentencepiece", "^src/text/")
-    home("^cu(da|blas|dnn).*\\.h$", "^src/(tensor/cuda|topo)/")
-    home("^nccl\\.h$", "^src/xport/xport_nccl\\.c$")
+    home("^cu(da|blas|dnn).*\\.h$", "^src/(tensor/cuda/|topo/|xport/nccl_comm\\.c$)")
+    home("^nccl\\.h$", "^src/xport/nccl_comm\\.c$")
 }
 function home(header, files) { n_homes++; library[n_homes] = header; lives[n_homes] = files }
 function complain(text) { print text; bad++ }

@@ -164,7 +164,7 @@ int main(int argc, char **argv)
         return 3;
     }
     params.ctrl = g_ctrl;
-    rp_status st = rp_xport_choose("auto", g_ctrl, &params.xport);
+    rp_status st = rp_xport_choose("auto", g_ctrl, false, &params.xport);
     st = st == RP_OK ? rp_pool_open(&params, &pool) : st;
     st = st == RP_OK ? rp_pool_plan(pool, N_UNITS, 1, N_BYTES, N_BYTES) : st;
     if (st == RP_OK) {

@@ -223,6 +223,23 @@ static void agreement_gives_all_ranks_the_status_of_the_lowest_that_failed(void 
     mpt_assert_all(ok);
 }
 
+/* Ranks that only know that another one failed do not drown the one that knows why. */
+static void agreement_passes_over_ranks_that_only_know_of_a_peer(void **state)
+{
+    (void)state;
+    const int last = g_n - 1;
+
+    collect();
+    if (g_rank == last) {
+        RP_ERROR("no route to host");
+    }
+    bool ok =
+        rp_ctrl_agree(g_ctrl, g_rank == last ? RP_E_IO : RP_E_PEER, "opening the model") == RP_E_IO;
+    ok = n_printed(1) && printed(0, last, "no route to host") && ok;
+    rp_set_log(NULL, NULL);
+    mpt_assert_all(ok);
+}
+
 /* What was told once is not told again as the text of a later failure. */
 static void an_old_error_is_not_the_text_of_a_new_one(void **state)
 {
@@ -292,6 +309,7 @@ int main(void)
         cmocka_unit_test(messages_and_replies_keep_their_order_and_size),
         cmocka_unit_test(bad_messages_are_refused),
         cmocka_unit_test(agreement_gives_all_ranks_the_status_of_the_lowest_that_failed),
+        cmocka_unit_test(agreement_passes_over_ranks_that_only_know_of_a_peer),
         cmocka_unit_test(an_old_error_is_not_the_text_of_a_new_one),
         cmocka_unit_test(waiting_costs_little_cpu),
         cmocka_unit_test(opening_and_closing_again_works),

@@ -114,7 +114,7 @@ static rp_pool *open_pool(void)
     rp_pool *pool = NULL;
 
     params.memory = (rp_pool_memory){slot_alloc, slot_release, NULL};
-    if (rp_xport_choose("auto", g_ctrl, &params.xport) != RP_OK ||
+    if (rp_xport_choose("auto", g_ctrl, false, &params.xport) != RP_OK ||
         rp_pool_open(&params, &pool) != RP_OK) {
         return NULL;
     }
@@ -318,7 +318,7 @@ static void of_several_failures_the_first_unit_is_told(void **state)
     bool ok = true;
 
     params.memory = (rp_pool_memory){slot_alloc, slot_release, NULL};
-    ok = rp_xport_choose("auto", g_ctrl, &params.xport) == RP_OK &&
+    ok = rp_xport_choose("auto", g_ctrl, false, &params.xport) == RP_OK &&
          rp_pool_open(&params, &pool) == RP_OK;
     ok = ok && plan(pool, 4, 1);
     mpt_assert_all(ok);

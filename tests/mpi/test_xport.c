@@ -5,13 +5,96 @@
 #include "base/clock.h"
 #include "xport/xport.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef RP_HAVE_NCCL
+#include <cuda_runtime_api.h>
+#endif
 
 enum { MAX_XFERS = 64, N_GROUPS = 40 };
 #define GUARD 64
 
 static rp_ctrl *g_ctrl;
+static bool g_has_gpu;
+
+/* ---- a row's kind of memory; without a GPU its rows are passed over */
+
+#ifdef RP_HAVE_NCCL
+/* More ranks than GPUs: NCCL takes them for ranks of several hosts, and goes over sockets. */
+static void share_gpu(int rank)
+{
+    static const char *const env[][2] = {{"NCCL_NET", "Socket"},       {"NCCL_IB_DISABLE", "1"},
+                                         {"NCCL_SOCKET_IFNAME", "lo"}, {"NCCL_P2P_DISABLE", "1"},
+                                         {"NCCL_SHM_DISABLE", "1"},    {"NCCL_MNNVL_ENABLE", "0"},
+                                         {"NCCL_MAX_CTAS", "2"},       {"NCCL_RAS_ENABLE", "0"}};
+    char host[32];
+
+    (void)snprintf(host, sizeof(host), "rank%d", rank);
+    (void)setenv("NCCL_HOSTID", host, 0);
+    for (size_t i = 0; i < sizeof(env) / sizeof(env[0]); i++) {
+        (void)setenv(env[i][0], env[i][1], 0);
+    }
+}
+
+static void find_gpu(void)
+{
+    int n = 0;
+
+    g_has_gpu = cudaGetDeviceCount(&n) == cudaSuccess && n > 0 &&
+                cudaSetDevice(rp_ctrl_local_rank(g_ctrl) % n) == cudaSuccess;
+    if (g_has_gpu && n < rp_ctrl_n_local(g_ctrl)) {
+        share_gpu(rp_ctrl_rank(g_ctrl));
+    }
+    g_has_gpu = mpt_everywhere(g_has_gpu);
+}
+
+static void *mem_new(const rp_xport_ops *ops, const void *host, size_t n)
+{
+    void *mem = NULL;
+
+    if (ops->on_device) {
+        assert_int_equal(cudaMalloc(&mem, n), cudaSuccess);
+        assert_int_equal(cudaMemcpy(mem, host, n, cudaMemcpyHostToDevice), cudaSuccess);
+    } else {
+        mem = malloc(n);
+        memcpy(mem, host, n);
+    }
+    return mem;
+}
+
+/* Contents to host, and gone. */
+static void mem_take(const rp_xport_ops *ops, void *host, void *mem, size_t n)
+{
+    if (ops->on_device) {
+        assert_int_equal(cudaMemcpy(host, mem, n, cudaMemcpyDeviceToHost), cudaSuccess);
+        assert_int_equal(cudaFree(mem), cudaSuccess);
+    } else {
+        memcpy(host, mem, n);
+        free(mem);
+    }
+}
+#else
+static void find_gpu(void)
+{
+}
+
+static void *mem_new(const rp_xport_ops *ops, const void *host, size_t n)
+{
+    void *mem = malloc(n);
+
+    (void)ops;
+    memcpy(mem, host, n);
+    return mem;
+}
+
+static void mem_take(const rp_xport_ops *ops, void *host, void *mem, size_t n)
+{
+    (void)ops;
+    memcpy(host, mem, n);
+    free(mem);
+}
+#endif
 
 /* Deterministic sizes: both ends work out the same list without a word. */
 static size_t size_of(int group, int peer, int k)
@@ -61,7 +144,7 @@ typedef struct {
 } xfer_list;
 
 /* This rank's transfers of a group in one direction. */
-static void build(xfer_list *list, int group, bool to_peer)
+static void build(const rp_xport_ops *ops, xfer_list *list, int group, bool to_peer)
 {
     const int rank = rp_ctrl_rank(g_ctrl), n_ranks = rp_ctrl_n_ranks(g_ctrl);
 
@@ -78,21 +161,25 @@ static void build(xfer_list *list, int group, bool to_peer)
             if (sends) {
                 fill(b, n, group, peer, k, to_peer);
             }
-            list->xfers[list->n] = (rp_xfer){rank == 0 ? peer : 0, sends, b, n};
+            list->xfers[list->n] =
+                (rp_xfer){rank == 0 ? peer : 0, sends, mem_new(ops, b, n + GUARD), n};
+            free(b);
             list->peer[list->n] = peer;
             list->k[list->n++] = k;
         }
     }
 }
 
-static bool check_and_free(xfer_list *list, int group, bool to_peer)
+static bool check_and_free(const rp_xport_ops *ops, xfer_list *list, int group, bool to_peer)
 {
     bool ok = true;
 
     for (int i = 0; i < list->n; i++) {
         const rp_xfer *x = &list->xfers[i];
-        ok = ok && matches(x->bytes, x->n_bytes, group, list->peer[i], list->k[i], to_peer);
-        free(x->bytes);
+        unsigned char *b = malloc(x->n_bytes + GUARD);
+        mem_take(ops, b, x->bytes, x->n_bytes + GUARD);
+        ok = ok && matches(b, x->n_bytes, group, list->peer[i], list->k[i], to_peer);
+        free(b);
     }
     return ok;
 }
@@ -118,14 +205,14 @@ static bool one_group(const rp_xport_ops *ops, void *self, int group, bool to_pe
     bool done = false;
     bool ok = true;
 
-    build(&list, group, to_peer);
+    build(ops, &list, group, to_peer);
     ok = ops->start(self, list.xfers, list.n) == RP_OK && ok;
     if (group % 3 == 0) {
         ok = finish_polling(ops, self) && ok;
     } else {
         ok = ops->finish(self, true, &done) == RP_OK && done && ok;
     }
-    return check_and_free(&list, group, to_peer) && ok;
+    return check_and_free(ops, &list, group, to_peer) && ok;
 }
 
 static void *open_row(const rp_xport_ops *ops)
@@ -139,8 +226,8 @@ static void *open_row(const rp_xport_ops *ops)
 
 #define FOR_EACH_ROW(ops)                                                                          \
     for (int row = 0; rp_xport_list[row] != NULL; row++)                                           \
-        for (const rp_xport_ops *ops = rp_xport_list[row]; ops != NULL && ops->usable(g_ctrl);     \
-             ops = NULL)
+        for (const rp_xport_ops *ops = rp_xport_list[row];                                         \
+             ops != NULL && ops->usable(g_ctrl) && (g_has_gpu || !ops->on_device); ops = NULL)
 
 static void every_slot_of_every_row_is_filled(void **state)
 {
@@ -150,7 +237,7 @@ static void every_slot_of_every_row_is_filled(void **state)
         assert_true(ops->name != NULL && ops->help != NULL && ops->usable != NULL &&
                     ops->open != NULL);
         assert_true(ops->start != NULL && ops->finish != NULL && ops->reserve != NULL);
-        assert_non_null(ops->close);
+        assert_true(ops->broadcast != NULL && ops->close != NULL);
     }
 }
 
@@ -182,13 +269,13 @@ static void receives_may_be_posted_long_before_the_bytes_come(void **state)
         if (rp_ctrl_rank(g_ctrl) != 0) {
             rp_clock_sleep_us(20000);
         }
-        build(&list, 3, false);
+        build(ops, &list, 3, false);
         ok = ops->start(self, list.xfers, list.n) == RP_OK;
         if (rp_ctrl_rank(g_ctrl) == 0) {
             ok = ops->finish(self, false, &done) == RP_OK && done == (list.n == 0) && ok;
         }
         ok = ops->finish(self, true, &done) == RP_OK && done && ok;
-        ok = check_and_free(&list, 3, false) && ok;
+        ok = check_and_free(ops, &list, 3, false) && ok;
         mpt_assert_all(ok);
         ops->close(self);
     }
@@ -233,7 +320,48 @@ static void bad_transfers_are_refused_and_leave_the_transport_usable(void **stat
     rp_set_log(NULL, NULL);
 }
 
-/* Both ends list the same sizes; when they do not, the receiver says so instead of going on. */
+static bool one_broadcast(const rp_xport_ops *ops, void *self, size_t n, int root)
+{
+    unsigned char *host = malloc(n + GUARD);
+
+    memset(host, 0xA5, n + GUARD);
+    if (rp_ctrl_rank(g_ctrl) == root) {
+        fill(host, n, 5, root, 1, true);
+    }
+    void *mem = mem_new(ops, host, n + GUARD);
+    const bool st_ok = ops->broadcast(self, mem, n, root) == RP_OK;
+    mem_take(ops, host, mem, n + GUARD);
+    const bool same = matches(host, n, 5, root, 1, true);
+    free(host);
+    return st_ok && same;
+}
+
+static void a_broadcast_reaches_all_from_any_rank(void **state)
+{
+    (void)state;
+    rpt_log_collect();
+    FOR_EACH_ROW(ops)
+    {
+        static const size_t sizes[] = {1, 5000, (3u << 20) + 1};
+        const int n_ranks = rp_ctrl_n_ranks(g_ctrl);
+        void *self = open_row(ops);
+        bool ok = ops->broadcast(self, NULL, 0, 0) == RP_OK;
+        ok = ops->broadcast(self, NULL, 0, n_ranks) == RP_E_ARG && ok;
+        ok = ops->broadcast(self, NULL, 0, -1) == RP_E_ARG && ok;
+        for (int root = 0; root < n_ranks; root++) {
+            for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+                ok = (n_ranks == 1 || one_broadcast(ops, self, sizes[i], root)) && ok;
+            }
+        }
+        ok = one_group(ops, self, 1, true) && ok;
+        mpt_assert_all(ok);
+        ops->close(self);
+    }
+    rp_set_log(NULL, NULL);
+}
+
+/* Both ends list the same sizes; when they do not, the receiver of host memory says so instead of
+ * going on. */
 static void a_message_of_another_size_is_an_error(void **state)
 {
     (void)state;
@@ -247,7 +375,7 @@ static void a_message_of_another_size_is_an_error(void **state)
         void *self = open_row(ops);
         char bytes[64] = {0};
         bool ok = true;
-        for (int i = 0; i < 2; i++) {
+        for (int i = 0; i < 2 && !ops->on_device; i++) {
             bool done = false;
             if (rp_ctrl_rank(g_ctrl) == 0) {
                 const rp_xfer x = {1, true, bytes, sent[i]};
@@ -266,6 +394,14 @@ static void a_message_of_another_size_is_an_error(void **state)
     rp_set_log(NULL, NULL);
 }
 
+#ifdef RP_HAVE_NCCL
+#define NCCL_OR_MPI "nccl"
+#define NCCL_TOO    "nccl, "
+#else
+#define NCCL_OR_MPI "mpi"
+#define NCCL_TOO    ""
+#endif
+
 static void choose_takes_names_and_says_what_there_is(void **state)
 {
     (void)state;
@@ -273,18 +409,24 @@ static void choose_takes_names_and_says_what_there_is(void **state)
     const bool one = rp_ctrl_n_ranks(g_ctrl) == 1;
 
     rpt_log_collect();
-    assert_int_equal(rp_xport_choose("auto", g_ctrl, &ops), RP_OK);
+    assert_int_equal(rp_xport_choose("auto", g_ctrl, false, &ops), RP_OK);
     assert_string_equal(ops->name, one ? "local" : "mpi");
-    assert_int_equal(rp_xport_choose("mpi", g_ctrl, &ops), RP_OK);
-    assert_string_equal(ops->name, "mpi");
+    assert_int_equal(rp_xport_choose("auto", g_ctrl, true, &ops), RP_OK);
+    assert_string_equal(ops->name, one ? "local" : NCCL_OR_MPI);
+    for (int on_device = 0; on_device < 2; on_device++) {
+        assert_int_equal(rp_xport_choose("mpi", g_ctrl, on_device, &ops), RP_OK);
+        assert_string_equal(ops->name, "mpi");
+    }
     ops = NULL;
-    assert_int_equal(rp_xport_choose("pigeon", g_ctrl, &ops), RP_E_ARG);
+    assert_int_equal(rp_xport_choose("pigeon", g_ctrl, false, &ops), RP_E_ARG);
     assert_null(ops);
     if (rp_ctrl_rank(g_ctrl) == 0) {
-        assert_string_equal(rpt_log_last(),
-                            "no transport \"pigeon\" in this build; it has auto, local, mpi");
+        assert_string_equal(rpt_log_last(), "no transport \"pigeon\" in this build; it has auto, "
+                                            "local, " NCCL_TOO "mpi");
     }
-    assert_int_equal(rp_xport_choose("local", g_ctrl, &ops), one ? RP_OK : RP_E_UNSUP);
+    assert_int_equal(rp_xport_choose("local", g_ctrl, false, &ops), one ? RP_OK : RP_E_UNSUP);
+    assert_int_equal(rp_xport_choose("nccl", g_ctrl, false, &ops),
+                     NCCL_TOO[0] != '\0' ? RP_E_UNSUP : RP_E_ARG);
     rp_set_log(NULL, NULL);
 }
 
@@ -296,6 +438,7 @@ int main(void)
         cmocka_unit_test(receives_may_be_posted_long_before_the_bytes_come),
         cmocka_unit_test(an_empty_group_is_done_at_once),
         cmocka_unit_test(bad_transfers_are_refused_and_leave_the_transport_usable),
+        cmocka_unit_test(a_broadcast_reaches_all_from_any_rank),
         cmocka_unit_test(a_message_of_another_size_is_an_error),
         cmocka_unit_test(choose_takes_names_and_says_what_there_is),
     };
@@ -303,6 +446,7 @@ int main(void)
     if (rp_ctrl_open(true, &g_ctrl) != RP_OK) {
         return 1;
     }
+    find_gpu();
     const int failed = cmocka_run_group_tests_name("xport", tests, NULL, NULL);
     rp_ctrl_close(g_ctrl);
     return failed;
