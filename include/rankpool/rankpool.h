@@ -183,7 +183,8 @@ RP_API const uint8_t *rp_result_rgb(const rp_result *result, int i, int *width_o
 RP_API const char *rp_result_report(const rp_result *result);
 
 /* One number of the report: "sample_seconds", "steps_per_second", "total_seconds", "encode_seconds",
- * "decode_seconds", "open_seconds". NaN: no such name. */
+ * "decode_seconds", "open_seconds"; "step_ms", and "unit_ms" of one evaluation on rank 0: medians of the
+ * job's. NaN: no such name. */
 RP_API double rp_result_number(const rp_result *result, const char *name);
 
 /* ---------------------------------------------------------- information */

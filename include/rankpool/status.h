@@ -24,8 +24,7 @@ extern "C" {
     X(E_EXISTS, -9, "output exists and is kept")                                                   \
     X(E_MODEL, -10, "the model produced numbers that are not finite")                              \
     X(E_CANCEL, -11, "cancelled")                                                                  \
-    X(E_CUDA, -12, "the GPU or one of its libraries failed")                                       \
-    X(E_NCCL, -13, "NCCL failed")
+    X(E_CUDA, -12, "the GPU or one of its libraries failed")
 
 typedef enum {
 #define X(name, value, text) RP_##name = (value),

@@ -1,6 +1,7 @@
 /* cli_args.c - parse a command's arguments: rows of the library first, then the command's own. */
 #include "cli/cli_args.h"
 
+#include "cli/cli_help.h"
 #include "cli/cli_log.h"
 
 #include <errno.h>
@@ -181,7 +182,8 @@ static rp_status missing_value(const found_option *o, const char *next)
 
 static rp_status take(parser *p, const found_option *o, const char *value)
 {
-    rp_cli_args *args = p->args;
+    rp_cli_args *args           = p->args;
+    const rp_cli_command *owner = o->own ? NULL : rp_cli_help_owner(rp_option_at(o->index));
 
     if (o->own && o->is_switch && strcmp(value, "on") != 0 && strcmp(value, "off") != 0) {
         rp_cli_error("--%s %s is not allowed: on or off", o->name, value);
@@ -194,6 +196,10 @@ static rp_status take(parser *p, const found_option *o, const char *value)
     if (args->command->refused != NULL && strcmp(args->command->refused, o->name) == 0) {
         rp_cli_error("--%s is not for `rankpool %s`: %s", o->name, args->command->name,
                      args->command->refused_why);
+        return RP_E_ARG;
+    }
+    if (owner != NULL && owner != args->command) {
+        rp_cli_error("--%s is for `rankpool %s` only", o->name, owner->name);
         return RP_E_ARG;
     }
     args->row_given[o->index] = true;
@@ -306,10 +312,30 @@ static rp_status parse_all(parser *p)
     return RP_OK;
 }
 
+/* The environment is there for all commands: rows that only another one takes are as if not set. */
+static rp_status forget_others(rp_cli_args *args)
+{
+    for (size_t i = 0; i < rp_option_count(); i++) {
+        const rp_option_info *row   = rp_option_at(i);
+        const rp_cli_command *owner = rp_cli_help_owner(row);
+        if (owner != NULL && owner != args->command) {
+            const rp_status st = rp_settings_set(args->settings, row->name, row->def);
+            if (st != RP_OK) {
+                return st;
+            }
+        }
+    }
+    return RP_OK;
+}
+
 static rp_status apply_settings(parser *p)
 {
-    rp_cli_args *args = p->args;
+    rp_cli_args *args      = p->args;
+    const rp_status forgot = forget_others(args);
 
+    if (forgot != RP_OK) {
+        return forgot;
+    }
     for (size_t i = 0; args->command->options[i].name != NULL; i++) {
         if (strcmp(args->command->options[i].name, "from") == 0 && args->values[i] != NULL) {
             const rp_status st = rp_settings_set_png(args->settings, args->values[i]);

@@ -39,6 +39,7 @@ typedef struct {
     rp_cli_rows rows;
     const char *refused;          /* NULL, or a row that this command does not take ... */
     const char *refused_why;      /* ... and what to do instead */
+    const char *own_group;        /* NULL, or the heading of rows that no other command takes */
     int n_words_min, n_words_max; /* arguments that are not options */
     const char *word;             /* what such an argument is: "JOBS.jsonl" */
 

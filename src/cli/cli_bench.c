@@ -87,6 +87,10 @@ static void keep_numbers(rp_bench *b, rp_bench_mode *mode, const rp_result *resu
 
     mode->seconds[mode->n]    = seconds;
     mode->per_second[mode->n] = isfinite(per_second) ? per_second : 0.0;
+    mode->step_ms[mode->n]    = rp_result_number(result, "step_ms");
+    mode->unit_ms[mode->n]    = rp_result_number(result, "unit_ms");
+    mode->encode_ms[mode->n]  = 1e3 * rp_result_number(result, "encode_seconds");
+    mode->decode_ms[mode->n]  = 1e3 * rp_result_number(result, "decode_seconds");
     mode->n++;
     b->n_images = rp_result_n_images(result);
     (void)rp_result_rgb(result, 0, &b->width, &b->height);
@@ -211,6 +215,8 @@ static const char *const bench_examples[] = {
     "mpirun -n 2 rankpool bench --residency all --repeat 3",
     "two of the three, few steps",
     "rankpool bench --residency run,job --steps 8",
+    "a model of full size without its weights: a folder with the JSON configs is enough",
+    "rankpool bench --model share/models/lumina-image-2.0-config --random-weights",
     NULL,
 };
 
@@ -224,8 +230,9 @@ const rp_cli_command rp_cli_bench = {
         "least and the most: steps per second and time per step (sampling alone), seconds per job "
         "and images per second (prompt to picture), start-up, and for every rank the share of time "
         "busy, idle and on the wire, and its units. Writes no picture unless --out is given.",
-    .examples = bench_examples,
-    .options  = bench_options,
-    .rows     = RP_CLI_ROWS_ALL,
-    .run      = bench_run,
+    .examples  = bench_examples,
+    .options   = bench_options,
+    .rows      = RP_CLI_ROWS_ALL,
+    .own_group = "measuring", /* RP_GROUP_BENCH of the library's table */
+    .run       = bench_run,
 };

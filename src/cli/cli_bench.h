@@ -13,6 +13,10 @@ typedef struct {
     int n;                                  /* jobs timed */
     double seconds[RP_BENCH_MAX_REPEAT];    /* of a whole job, prompt to picture */
     double per_second[RP_BENCH_MAX_REPEAT]; /* steps per second of its sampling */
+    double step_ms[RP_BENCH_MAX_REPEAT];    /* median of its steps */
+    double unit_ms[RP_BENCH_MAX_REPEAT];    /* median of one evaluation on rank 0 */
+    double encode_ms[RP_BENCH_MAX_REPEAT];  /* prompts to conditions */
+    double decode_ms[RP_BENCH_MAX_REPEAT];  /* latents to pixels, all images */
 } rp_bench_mode;
 
 /* Sums over all timed jobs: seconds, and units (model evaluations). */

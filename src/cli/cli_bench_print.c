@@ -35,13 +35,30 @@ static const char *plural(int n)
 
 /* ---------------------------------------------------------------------- text */
 
+static bool is_random(const rp_bench *b)
+{
+    return rp_cli_args_setting_on(b->settings, "random-weights");
+}
+
+/* "red heart" with the quotes, or what stands in for a prompt. */
+static void print_prompt(const rp_bench *b)
+{
+    if (is_random(b)) {
+        (void)printf("random weights, %s tokens", rp_settings_get(b->settings, "prompt-tokens"));
+    } else {
+        (void)printf("\"%s\"", rp_settings_get(b->settings, "prompt"));
+    }
+}
+
 static void print_title(const rp_bench *b)
 {
     const char *steps = rp_settings_get(b->settings, "steps");
 
-    (void)printf("rankpool %s, \"%s\", %dx%d, %s step%s, guidance %s, %d image%s, %d rank%s; %d "
+    (void)printf("rankpool %s, ", rp_version());
+    print_prompt(b);
+    (void)printf(", %dx%d, %s step%s, guidance %s, %d image%s, %d rank%s; %d "
                  "warm-up, %d timed%s\n\n",
-                 rp_version(), rp_settings_get(b->settings, "prompt"), b->width, b->height, steps,
+                 b->width, b->height, steps,
                  plural(atoi(steps)), rp_settings_get(b->settings, "guidance"), b->n_images,
                  plural(b->n_images), b->n_ranks, plural(b->n_ranks), b->warmup, b->repeat,
                  b->compare ? " of each residency, taking turns" : "");
@@ -148,9 +165,14 @@ static void json_mode(FILE *stream, rp_bench_mode *mode, int n_images)
     (void)fprintf(stream,
                   "    {\"residency\": \"%s\", \"jobs\": %d, \"images_per_second\": %.6g,\n"
                   "     \"steps_per_second\": {\"median\": %.6g, \"min\": %.6g, \"max\": %.6g},\n"
-                  "     \"job_seconds\": {\"median\": %.6g, \"min\": %.6g, \"max\": %.6g}}",
+                  "     \"job_seconds\": {\"median\": %.6g, \"min\": %.6g, \"max\": %.6g},\n"
+                  "     \"step_ms\": %.6g, \"unit_ms\": %.6g, \"encode_ms\": %.6g, "
+                  "\"decode_ms\": %.6g}",
                   mode->name, mode->n, n_images / job.median, rate.median, rate.min, rate.max,
-                  job.median, job.min, job.max);
+                  job.median, job.min, job.max, stats_of(mode->step_ms, mode->n).median,
+                  stats_of(mode->unit_ms, mode->n).median,
+                  stats_of(mode->encode_ms, mode->n).median,
+                  stats_of(mode->decode_ms, mode->n).median);
 }
 
 static void json_ranks(FILE *stream, const rp_bench *b)
@@ -172,11 +194,13 @@ static void json_all(FILE *stream, rp_bench *b)
     (void)fprintf(
         stream,
         ",\n  \"width\": %d, \"height\": %d, \"steps\": %s, \"guidance\": %s, \"images\": %d,\n"
+        "  \"random_weights\": %s, \"prompt_tokens\": %s,\n"
         "  \"n_ranks\": %d, \"repeat\": %d, \"warmup\": %d, \"open_seconds\": %.6g,\n"
         "  \"runs\": [\n",
         b->width, b->height, rp_settings_get(b->settings, "steps"),
-        rp_settings_get(b->settings, "guidance"), b->n_images, b->n_ranks, b->repeat, b->warmup,
-        b->open_seconds);
+        rp_settings_get(b->settings, "guidance"), b->n_images, is_random(b) ? "true" : "false",
+        is_random(b) ? rp_settings_get(b->settings, "prompt-tokens") : "null", b->n_ranks,
+        b->repeat, b->warmup, b->open_seconds);
     for (int m = 0; m < b->n_modes; m++) {
         if (b->modes[m].name == NULL) {
             b->modes[m].name = rp_settings_get(b->settings, "residency");

@@ -19,6 +19,17 @@ const rp_cli_command *rp_cli_help_find(const char *name)
     return NULL;
 }
 
+const rp_cli_command *rp_cli_help_owner(const rp_option_info *row)
+{
+    for (size_t i = 0; rp_cli_commands[i] != NULL; i++) {
+        const char *group = rp_cli_commands[i]->own_group;
+        if (group != NULL && strcmp(group, row->group) == 0) {
+            return rp_cli_commands[i];
+        }
+    }
+    return NULL;
+}
+
 static const char *command_name(const void *arg, size_t i)
 {
     (void)arg;
@@ -144,8 +155,10 @@ static void print_own_options(FILE *stream, const rp_cli_command *command)
 /* Left out of the page: rows that the command refuses, or has an own option for. */
 static bool is_hidden(const rp_cli_command *command, const rp_option_info *o)
 {
-    bool hidden = command->rows == RP_CLI_ROWS_PER_RUN && !o->per_run;
+    const rp_cli_command *owner = rp_cli_help_owner(o);
+    bool hidden                 = command->rows == RP_CLI_ROWS_PER_RUN && !o->per_run;
 
+    hidden = hidden || (owner != NULL && owner != command);
     hidden = hidden || (command->refused != NULL && strcmp(command->refused, o->name) == 0);
     for (size_t i = 0; command->options[i].name != NULL; i++) {
         hidden = hidden || strcmp(command->options[i].name, o->name) == 0;

@@ -15,6 +15,9 @@ const rp_cli_command *rp_cli_help_find(const char *name);
 /* As rp_cli_help_find, and logs the nearest name when there is none. */
 const rp_cli_command *rp_cli_help_find_or_say(const char *name);
 
+/* The only command that takes this row; NULL: all do. */
+const rp_cli_command *rp_cli_help_owner(const rp_option_info *row);
+
 /* What `rankpool help` prints, and three lines for who gave no command at all. */
 void rp_cli_help_overview(FILE *stream);
 void rp_cli_help_short(FILE *stream);

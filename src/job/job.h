@@ -13,6 +13,8 @@
 typedef struct {
     double encode, sample, decode, write, total;
     double *step; /* [n_steps] */
+    double *unit; /* [n_evals] of one unit on rank 0, the mean of its units in that wave */
+    double step_median, unit_median;
 } rp_job_times;
 
 typedef struct {
@@ -48,7 +50,7 @@ struct rp_result {
     int n_images, width, height;
     uint8_t **rgb;
     char *report;
-    rp_job_times times;         /* step is NULL here */
+    rp_job_times times;         /* step and unit are NULL here */
     double open_seconds, steps_per_second;
     int n_ranks;
     rp_rank_stats *stats;
@@ -66,7 +68,9 @@ rp_status rp_job_encode(rp_job *job);
 /* job_output.c: decode to job->rgb; write pictures, latents, report. */
 rp_status rp_job_decode(rp_job *job);
 rp_status rp_job_write(rp_job *job);
-/* job_report.c: the report as JSON text; NULL when out of memory. Free with free(). */
+/* job_report.c: medians of the times that were kept, once sampling is over. RP_E_NOMEM. */
+rp_status rp_job_medians(rp_job *job);
+/* The report as JSON text; NULL when out of memory. Free with free(). */
 char *rp_job_report(const rp_job *job);
 
 /* Tell the caller where the job is; RP_E_CANCEL when it wants to stop. */

@@ -13,7 +13,7 @@
 
 /* One rank's line of the table. */
 typedef struct {
-    char cores[96], cpu[96], backend[16];
+    char cores[96], cpu[96], backend[16], device[160];
     int32_t n_cores, n_threads, n_numa;
 } rank_line;
 
@@ -58,6 +58,11 @@ static void line_of(const rankpool *pool, rank_line *line)
     memcpy(line->cores, pool->topo.cores, sizeof(line->cores));
     memcpy(line->cpu, pool->topo.cpu, sizeof(line->cpu));
     (void)snprintf(line->backend, sizeof(line->backend), "%s", pool->backend.ops->name);
+    if (pool->device.on_device) {
+        (void)snprintf(line->device, sizeof(line->device), "  %s, %s, %.0f of %.0f GB free", pool->device.name,
+                       pool->device.precision, (double)pool->device.bytes_free * 1e-9,
+                       (double)pool->device.bytes_total * 1e-9);
+    }
     line->n_cores   = pool->topo.n_cores;
     line->n_threads = pool->n_threads;
     line->n_numa    = pool->topo.n_numa;
@@ -70,9 +75,9 @@ static void ranks_text(FILE *out, const rankpool *pool, const rank_line *lines)
                   (double)pool->pipeline.denoiser_info.n_params * 1e-6);
     (void)fprintf(out, "  rank  host              device  threads  may run on\n");
     for (int r = 0; r < rp_ctrl_n_ranks(pool->ctrl); r++) {
-        (void)fprintf(out, "  %4d  %-16.16s  %-6s  %7d  %d core%s (%s)\n", r, rp_ctrl_host(pool->ctrl, r),
+        (void)fprintf(out, "  %4d  %-16.16s  %-6s  %7d  %d core%s (%s)%s\n", r, rp_ctrl_host(pool->ctrl, r),
                       lines[r].backend, (int)lines[r].n_threads, (int)lines[r].n_cores,
-                      lines[r].n_cores == 1 ? "" : "s", lines[r].cores);
+                      lines[r].n_cores == 1 ? "" : "s", lines[r].cores, lines[r].device);
     }
 }
 

@@ -42,6 +42,27 @@ rp_status rp_load_reserve(rp_job_load *load, size_t n_sigma, size_t n_embeds)
     return grow(&load->embeds, &load->embeds_room, n_embeds);
 }
 
+/* Device memory that a wave passes through, besides the pool's slots. */
+static rp_status grow_device(rankpool *pool, size_t n_latent)
+{
+    const rp_job_load *load = &pool->load;
+    const size_t n_images   = (size_t)load->n_images;
+    const size_t n_units    = n_images * (size_t)load->n_conds;
+
+    if (!pool->device.on_device) {
+        return RP_OK;
+    }
+    if (!pool->on_device) {
+        RP_TRY(rp_buffer_grow(&pool->backend, &pool->unit_x, n_latent, "latents of a unit"));
+        return rp_buffer_grow(&pool->backend, &pool->unit_velocity, n_latent, "velocity of a unit");
+    }
+    if (rp_ctrl_rank(pool->ctrl) > 0) {
+        return RP_OK;
+    }
+    RP_TRY(rp_buffer_grow(&pool->backend, &pool->wave_x, n_images * n_latent, "latents of a wave"));
+    return rp_buffer_grow(&pool->backend, &pool->wave_preds, n_units * n_latent, "predictions of a wave");
+}
+
 rp_status rp_load_apply(rankpool *pool)
 {
     const rp_job_load *load   = &pool->load;
@@ -54,6 +75,7 @@ rp_status rp_load_apply(rankpool *pool)
     for (int i = 0; i < load->n_conds; i++) {
         job.max_tokens = load->n_tokens[i] > job.max_tokens ? load->n_tokens[i] : job.max_tokens;
     }
+    RP_TRY(grow_device(pool, slot_bytes / sizeof(float)));
     RP_TRY(p->denoiser->begin(p->denoiser_self, &job));
     for (int i = 0; i < load->n_conds; i++) {
         RP_TRY(p->denoiser->condition(p->denoiser_self, i, embeds, load->n_tokens[i]));

@@ -63,6 +63,11 @@ CHOICES(rp_options_schedules, rp_schedule_list, "")
 CHOICES(rp_options_backends, rp_backend_list, "auto")
 CHOICES(rp_options_transports, rp_xport_list, "auto")
 
+const char *rp_options_precisions(void)
+{
+    return "auto|f32|bf16";
+}
+
 const char *rp_options_residency(void)
 {
     return "run|job|step";

@@ -14,6 +14,8 @@
 
 #include <stdbool.h>
 
+#define RP_GROUP_BENCH "measuring" /* heading of rows that only `rankpool bench` takes */
+
 #define RP_SYSTEM_PROMPT                                                                           \
     "You are an assistant designed to generate superior images with the superior degree of "       \
     "image-text alignment based on textual prompts or user prompts."
@@ -74,12 +76,20 @@ enum { RP_OPT_RUN = 1, RP_OPT_PICTURE = 2 };
       "threads per rank; default: the cores this rank may use over the ranks that share them") \
     X(BACKEND, "backend", CHOICE, "NAME", "auto", 0, 0, rp_options_backends, RUN, "pool", \
       "device that evaluates; see rankpool list backends") \
+    X(PRECISION, "precision", CHOICE, "TYPE", "auto", 0, 0, rp_options_precisions, RUN, "pool", \
+      "type that activations and matrices have; auto: bf16 on a GPU, f32 on the CPU") \
+    X(ALLOW_SHARED_GPU, "allow-shared-gpu", SWITCH, "", "off", 0, 0, NULL, RUN, "pool", \
+      "let several ranks use one GPU (they take turns: for tests, not for speed)") \
     X(TRANSPORT, "transport", CHOICE, "NAME", "auto", 0, 0, rp_options_transports, RUN, "pool", \
       "how latents and predictions travel; see rankpool list transports") \
     X(RESIDENCY, "residency", CHOICE, "WHEN", "run", 0, 0, rp_options_residency, NONE, "pool", \
       "keep the pool for the run, or open it again for every job or step (for comparison)") \
     X(QUIET, "quiet", SWITCH, "", "off", 0, 0, NULL, RUN, "pool", \
-      "print errors only")
+      "print errors only") \
+    X(RANDOM_WEIGHTS, "random-weights", SWITCH, "", "off", 0, 0, NULL, RUN, RP_GROUP_BENCH, \
+      "draw the weights on the device: a model folder then needs its JSON configs only") \
+    X(PROMPT_TOKENS, "prompt-tokens", INT, "N", "128", 1, 65536, NULL, RUN, RP_GROUP_BENCH, \
+      "with random weights: prompt and negative prompt are N made-up tokens each")
 /* clang-format on */
 
 enum { RP_OPT_NONE = 0 };
@@ -113,6 +123,7 @@ const char *rp_options_guiders(void);
 const char *rp_options_samplers(void);
 const char *rp_options_schedules(void);
 const char *rp_options_backends(void);
+const char *rp_options_precisions(void);
 const char *rp_options_transports(void);
 const char *rp_options_residency(void);
 

@@ -114,9 +114,11 @@ static rp_status open_denoiser(const rp_config *index, rp_pipeline *p)
     rp_status st = find_class(p->dir, index, "transformer", (const void *const *)rp_denoiser_list, &row);
     if (st == RP_OK) {
         p->denoiser = row;
-        st = p->denoiser->open(&(rp_model_source){.dir = dir, .backend = p->backend}, &p->denoiser_self);
+        st = p->denoiser->open(
+            &(rp_model_source){dir, p->backend, p->random_weights, p->weights_come}, &p->denoiser_self);
     }
     if (st == RP_OK) {
+        p->denoiser_weights = p->backend.ops->weights_span(p->backend.self, &p->denoiser_bytes);
         p->denoiser->info(p->denoiser_self, &p->denoiser_info);
         p->fingerprint = p->denoiser->fingerprint(p->denoiser_self);
     }
@@ -135,7 +137,7 @@ static rp_status open_encoder(const rp_config *index, rp_pipeline *p)
     rp_status st = find_class(p->dir, index, "text_encoder", (const void *const *)rp_encoder_list, &row);
     if (st == RP_OK) {
         p->encoder = row;
-        st = p->encoder->open(&(rp_model_source){.dir = dir, .backend = p->backend}, &p->encoder_self);
+        st = p->encoder->open(&(rp_model_source){dir, p->backend, p->random_weights, false}, &p->encoder_self);
     }
     if (st == RP_OK) {
         p->encoder->info(p->encoder_self, &p->encoder_info);
@@ -155,7 +157,7 @@ static rp_status open_vae(const rp_config *index, rp_pipeline *p)
     rp_status st = find_class(p->dir, index, "vae", (const void *const *)rp_vae_list, &row);
     if (st == RP_OK) {
         p->vae = row;
-        st     = p->vae->open(&(rp_model_source){.dir = dir, .backend = p->backend}, &p->vae_self);
+        st     = p->vae->open(&(rp_model_source){dir, p->backend, p->random_weights, false}, &p->vae_self);
     }
     if (st == RP_OK) {
         p->vae->info(p->vae_self, &p->vae_info);
@@ -174,7 +176,9 @@ static rp_status open_text_and_noise(rp_pipeline *p)
         st = RP_FAIL(RP_E_NOMEM, "no memory for a path");
         goto out;
     }
-    RP_TRY_OUT(rp_tokenizer_open(tokenizer, &p->tokenizer));
+    if (!p->random_weights) {
+        RP_TRY_OUT(rp_tokenizer_open(tokenizer, &p->tokenizer));
+    }
     RP_TRY_OUT(rp_flow_config_read(scheduler, &p->flow));
 out:
     free(tokenizer);
@@ -193,7 +197,7 @@ static rp_status check_fit(const rp_pipeline *p)
         return RP_FAIL(RP_E_FORMAT, "%s: the VAE has %d latent channels, the transformer %d", p->dir,
                        p->vae_info.latent_channels, p->denoiser_info.latent_channels);
     }
-    if (rp_tokenizer_vocab(p->tokenizer) > p->encoder_info.vocab) {
+    if (p->tokenizer != NULL && rp_tokenizer_vocab(p->tokenizer) > p->encoder_info.vocab) {
         return RP_FAIL(RP_E_FORMAT, "%s: the tokenizer has %d pieces, the text encoder %d", p->dir,
                        rp_tokenizer_vocab(p->tokenizer), p->encoder_info.vocab);
     }
@@ -219,7 +223,8 @@ static rp_status open_parts(rp_config *index, bool whole, rp_pipeline *p)
     return RP_OK;
 }
 
-rp_status rp_pipeline_open(const char *dir, rp_backend backend, bool whole, rp_pipeline *out)
+rp_status rp_pipeline_open(const char *dir, rp_backend backend, const rp_pipeline_options *options,
+                           rp_pipeline *out)
 {
     char shipped[PATH_MAX] = "";
     rp_config *index       = NULL;
@@ -234,13 +239,15 @@ rp_status rp_pipeline_open(const char *dir, rp_backend backend, bool whole, rp_p
         return RP_FAIL(RP_E_IO, "model folder %s: %s", dir,
                        errno != 0 && access(dir, F_OK) != 0 ? strerror(errno) : "not a folder");
     }
-    out->backend = backend;
-    out->dir     = strdup(dir);
+    out->backend        = backend;
+    out->random_weights = options->random_weights;
+    out->weights_come   = options->weights_come;
+    out->dir            = strdup(dir);
     if (out->dir == NULL) {
         return RP_FAIL(RP_E_NOMEM, "no memory for a path");
     }
     RP_TRY_OUT(rp_config_open(dir, "model_index.json", &index));
-    RP_TRY_OUT(open_parts(index, whole, out));
+    RP_TRY_OUT(open_parts(index, options->whole, out));
 out:
     rp_config_close(index);
     return st;

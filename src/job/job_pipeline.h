@@ -18,6 +18,10 @@
 typedef struct {
     char *dir;                  /* absolute, or as given */
     rp_backend backend;         /* borrowed */
+    bool random_weights;        /* drawn, not read; prompts are then made up too */
+    bool weights_come;          /* the denoiser's weights are placed, not read: another rank sends them */
+    void *denoiser_weights;     /* all of them, where the backend keeps them; NULL for the CPU's files */
+    size_t denoiser_bytes;
     const rp_denoiser_ops *denoiser;
     void *denoiser_self;
     rp_denoiser_info denoiser_info;
@@ -28,15 +32,23 @@ typedef struct {
     const rp_vae_ops *vae;
     void *vae_self;
     rp_vae_info vae_info;
-    rp_tokenizer *tokenizer;
+    rp_tokenizer *tokenizer;    /* NULL with random weights */
     rp_flow_config flow;
     uint64_t fingerprint;       /* of the denoiser: the same on all ranks */
 } rp_pipeline;
 
+/* How to open one. */
+typedef struct {
+    bool whole;          /* also text encoder, VAE, tokenizer and scheduler (rank 0) */
+    bool random_weights; /* of the folder only the JSON configs are read */
+    bool weights_come;   /* see rp_pipeline */
+} rp_pipeline_options;
+
 /* Open `dir`; "" finds the shipped model (beside the build folder or under the installed prefix).
- * `whole`: also text encoder, VAE, tokenizer and scheduler (rank 0). RP_E_IO, RP_E_FORMAT, RP_E_UNSUP,
- * RP_E_NOMEM, logged with what is known. Release with rp_pipeline_close, also after an error. */
-rp_status rp_pipeline_open(const char *dir, rp_backend backend, bool whole, rp_pipeline *out);
+ * RP_E_IO, RP_E_FORMAT, RP_E_UNSUP, RP_E_NOMEM, logged with what is known. Release with
+ * rp_pipeline_close, also after an error. */
+rp_status rp_pipeline_open(const char *dir, rp_backend backend, const rp_pipeline_options *options,
+                           rp_pipeline *out);
 void rp_pipeline_close(rp_pipeline *pipeline);
 
 /* Last component of the folder, for people. Borrowed. */

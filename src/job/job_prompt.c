@@ -6,6 +6,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 
+#include <xxhash.h>
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +17,7 @@
 static int token_limit(const rp_job *job)
 {
     const rp_pipeline *p = &job->pool->pipeline;
-    int limit            = job->params.max_tokens;
+    int limit            = p->random_weights ? job->params.prompt_tokens : job->params.max_tokens;
 
     limit = p->denoiser_info.max_cond_tokens < limit ? p->denoiser_info.max_cond_tokens : limit;
     return p->encoder_info.max_tokens < limit ? p->encoder_info.max_tokens : limit;
@@ -37,6 +39,23 @@ static int shown_bytes(const char *text)
     return (int)n;
 }
 
+/* Random weights understand no text: a prompt is then so many ids that look like one, the same in every
+ * run. `what` sets prompt and negative prompt apart. */
+static rp_status make_up(const rp_job *job, const char *what, int32_t *ids, int limit, int *n_out)
+{
+    const uint32_t vocab = (uint32_t)job->pool->pipeline.encoder_info.vocab;
+
+    if (job->params.prompt_tokens > limit) {
+        return RP_FAIL(RP_E_ARG, "prompt-tokens: %d is not allowed; model %s takes up to %d",
+                       job->params.prompt_tokens, rp_pipeline_name(&job->pool->pipeline), limit);
+    }
+    for (int i = 0; i < limit; i++) {
+        ids[i] = (int32_t)(XXH32(what, strlen(what), (XXH32_hash_t)i) % vocab);
+    }
+    *n_out = limit;
+    return RP_OK;
+}
+
 /* ids [limit] of one text; a warning says what was cut. */
 static rp_status tokenize(const rp_job *job, const char *what, const char *text, int32_t *ids, int limit,
                           int *n_out)
@@ -44,6 +63,9 @@ static rp_status tokenize(const rp_job *job, const char *what, const char *text,
     char *cut = NULL;
     int n_all = 0;
 
+    if (job->pool->pipeline.random_weights) {
+        return make_up(job, what, ids, limit, n_out);
+    }
     RP_TRY(rp_tokenizer_encode(job->pool->pipeline.tokenizer, text, ids, limit, n_out, &n_all, &cut));
     if (n_all > *n_out) {
         const int n = shown_bytes(cut);

@@ -1,12 +1,44 @@
 /* job_report.c - a job's numbers, as JSON and one by one. */
 #include "job/job.h"
 
+#include "base/check.h"
+#include "base/mem.h"
+
 #include <cjson/cJSON.h>
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* ---- medians */
+
+static int compare_doubles(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+static rp_status median(const double *values, int n, double *out)
+{
+    double *sorted = NULL;
+
+    RP_TRY(rp_mem_new((size_t)n, sizeof(*sorted), "times to sort", (void **)&sorted));
+    memcpy(sorted, values, (size_t)n * sizeof(*sorted));
+    qsort(sorted, (size_t)n, sizeof(*sorted), compare_doubles);
+    *out = 0.5 * (sorted[(n - 1) / 2] + sorted[n / 2]);
+    free(sorted);
+    return RP_OK;
+}
+
+rp_status rp_job_medians(rp_job *job)
+{
+    RP_TRY(median(job->times.step, job->params.steps, &job->times.step_median));
+    return median(job->times.unit, job->n_evals, &job->times.unit_median);
+}
+
+/* ---- JSON */
 
 /* cJSON's Add... return NULL when out of memory; every result goes through here. */
 static bool num(cJSON *to, const char *key, double value)
@@ -22,7 +54,27 @@ static bool add_times(cJSON *root, const rp_job *job)
            num(root, "sample_seconds", t->sample) && num(root, "decode_seconds", t->decode) &&
            num(root, "write_seconds", t->write) &&
            num(root, "steps_per_second", job->params.steps / t->sample) &&
+           num(root, "step_ms", 1e3 * t->step_median) && num(root, "unit_ms", 1e3 * t->unit_median) &&
            num(root, "images_per_second", job->params.images / (t->encode + t->sample + t->decode));
+}
+
+/* The device, and what it took to get the weights there. */
+static bool add_device(cJSON *root, const rp_job *job)
+{
+    const rankpool *pool = job->pool;
+    const double gb      = (double)pool->weights_bytes * 1e-9;
+    bool ok = cJSON_AddStringToObject(root, "precision", pool->device.precision) != NULL;
+
+    if (!ok || !pool->device.on_device) {
+        return ok;
+    }
+    ok = cJSON_AddStringToObject(root, "device", pool->device.name) != NULL &&
+         num(root, "weights_gb", gb) && num(root, "weights_seconds", pool->weights_seconds);
+    if (ok && pool->share_seconds > 0) {
+        ok = num(root, "share_seconds", pool->share_seconds) &&
+             num(root, "share_gb_per_second", gb / pool->share_seconds);
+    }
+    return ok;
 }
 
 static bool add_steps(cJSON *root, const rp_job *job)
@@ -78,7 +130,7 @@ char *rp_job_report(const rp_job *job)
         num(root, "threads_per_rank", job->pool->n_threads) &&
         cJSON_AddStringToObject(root, "transport", job->pool->xport->name) != NULL &&
         cJSON_AddStringToObject(root, "backend", job->pool->backend.ops->name) != NULL &&
-        add_times(root, job) && add_steps(root, job) && add_ranks(root, job) && add_files(root, job)) {
+        add_device(root, job) && add_times(root, job) && add_steps(root, job) && add_ranks(root, job) && add_files(root, job)) {
         text = cJSON_Print(root);
     }
     cJSON_Delete(root);
@@ -119,6 +171,8 @@ double rp_result_number(const rp_result *result, const char *name)
     } rows[] = {{"sample_seconds", result->times.sample},
                 {"steps_per_second", result->steps_per_second},
                 {"total_seconds", result->times.total},
+                {"step_ms", 1e3 * result->times.step_median},
+                {"unit_ms", 1e3 * result->times.unit_median},
                 {"encode_seconds", result->times.encode},
                 {"decode_seconds", result->times.decode},
                 {"write_seconds", result->times.write},

@@ -7,9 +7,9 @@
 #include "base/mem.h"
 #include "base/outfile.h"
 #include "job/job_build.h"
+#include "job/job_device.h"
 #include "job/job_settings.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,39 +18,40 @@
 
 /* ---- one unit, as the pool sees it */
 
-static bool is_finite(const float *x, size_t n)
-{
-    float sum = 0; /* 0 * x is NaN for infinite and NaN x; one pass, no branch */
-
-    for (size_t i = 0; i < n; i++) {
-        sum += 0.0f * x[i];
-    }
-    return sum == 0.0f;
-}
-
+/* A unit in host memory goes to the device and back. */
 static rp_status eval_unit(void *arg, const rp_unit *unit, int eval, const void *in, void *out)
 {
-    rankpool *pool          = arg;
-    const rp_pipeline *p    = &pool->pipeline;
-    const rp_job_load *load = &pool->load;
+    rankpool *pool            = arg;
+    const rp_backend_ops *ops = pool->backend.ops;
+    void *const be            = pool->backend.self;
+    const rp_pipeline *p      = &pool->pipeline;
+    const rp_job_load *load   = &pool->load;
+    const bool stage          = pool->device.on_device && !pool->on_device;
+    const float *x            = stage ? pool->unit_x.data : in;
+    float *velocity           = stage ? pool->unit_velocity.data : out;
+    const size_t n            = (size_t)load->c * (size_t)load->h * (size_t)load->w;
 
-    RP_TRY(p->denoiser->predict(p->denoiser_self, unit->cond, eval, in, out));
-    RP_TRY(pool->backend.ops->sync(pool->backend.self));
-    if (!is_finite(out, (size_t)load->c * (size_t)load->h * (size_t)load->w)) {
-        return RP_FAIL(RP_E_MODEL, "the prediction is not finite (latents or weights too large?)");
+    if (stage) {
+        ops->put(be, pool->unit_x.data, in, n * sizeof(float));
     }
-    return RP_OK;
+    RP_TRY(p->denoiser->predict(p->denoiser_self, unit->cond, eval, x, velocity));
+    ops->check_finite(be, velocity, n);
+    if (stage) {
+        ops->get(be, out, velocity, n * sizeof(float));
+    }
+    return ops->sync(be);
 }
 
 static rp_status open_pool(rankpool *pool)
 {
+    const rp_backend_ops *ops   = pool->backend.ops;
     const rp_pool_params params = {
         .ctrl   = pool->ctrl,
         .xport  = pool->xport,
         .eval   = eval_unit,
         .arg    = pool,
-        .memory = {.alloc   = pool->backend.ops->alloc,
-                   .release = pool->backend.ops->release,
+        .memory = {.alloc   = pool->on_device ? ops->alloc : ops->alloc_host,
+                   .release = pool->on_device ? ops->release : ops->release_host,
                    .self    = pool->backend.self},
     };
     return rp_pool_open(&params, &pool->pool);
@@ -77,29 +78,51 @@ static rp_status choose_threads(const rp_settings *settings, rankpool *pool)
     return st;
 }
 
-static rp_status choose_backend(const rp_settings *settings, rankpool *pool)
+static rp_status choose_transport(const rp_settings *settings, rankpool *pool)
 {
-    const char *name = rp_settings_text(settings, RP_OPTION_BACKEND);
+    RP_TRY(rp_xport_choose(rp_settings_text(settings, RP_OPTION_TRANSPORT), pool->ctrl,
+                           pool->device.on_device, &pool->xport));
+    pool->on_device = pool->device.on_device &&
+                      (pool->xport->on_device || rp_ctrl_n_ranks(pool->ctrl) == 1);
+    return RP_OK;
+}
 
-    for (const rp_backend_ops *const *row = rp_backend_list; *row != NULL; row++) {
-        if (strcmp(name, (*row)->name) == 0 || (strcmp(name, "auto") == 0 && (*row)->usable())) {
-            if (!(*row)->usable()) {
-                return RP_FAIL(RP_E_UNSUP, "backend %s cannot work on this machine", name);
-            }
-            pool->backend.ops = *row;
-            return (*row)->open(&(rp_backend_params){.n_threads = pool->n_threads},
-                                &pool->backend.self);
-        }
-    }
-    return RP_FAIL(RP_E_UNSUP, "no backend works on this machine");
+/* Read once, by rank 0, where the transport can send device memory to the others. */
+static bool weights_come(const rankpool *pool)
+{
+    return pool->device.on_device && pool->xport->on_device && rp_ctrl_rank(pool->ctrl) > 0;
 }
 
 /* Each rank's own part of opening; no communication inside. */
 static rp_status open_local(const rp_settings *settings, rankpool *pool)
 {
-    RP_TRY(choose_backend(settings, pool));
-    return rp_pipeline_open(rp_settings_text(settings, RP_OPTION_MODEL), pool->backend,
-                            rp_ctrl_rank(pool->ctrl) == 0, &pool->pipeline);
+    const double start                   = rp_clock_now();
+    const rp_pipeline_options options = {
+        .whole          = rp_ctrl_rank(pool->ctrl) == 0,
+        .random_weights = rp_settings_on(settings, RP_OPTION_RANDOM_WEIGHTS),
+        .weights_come   = weights_come(pool),
+    };
+
+    RP_TRY(rp_pipeline_open(rp_settings_text(settings, RP_OPTION_MODEL), pool->backend, &options,
+                            &pool->pipeline));
+    RP_TRY(pool->backend.ops->sync(pool->backend.self));
+    pool->weights_seconds = rp_clock_now() - start;
+    return RP_OK;
+}
+
+/* The denoiser's weights from rank 0's device to the others'. */
+static rp_status share_weights(rankpool *pool)
+{
+    const rp_pipeline *p = &pool->pipeline;
+    const double start   = rp_clock_now();
+
+    pool->weights_bytes = p->denoiser_bytes;
+    if (!pool->xport->on_device || rp_ctrl_n_ranks(pool->ctrl) == 1) {
+        return RP_OK;
+    }
+    RP_TRY(rp_pool_broadcast(pool->pool, p->denoiser_weights, p->denoiser_bytes));
+    pool->share_seconds = rp_clock_now() - start;
+    return RP_OK;
 }
 
 /* What must be the same everywhere for the same bits and for messages to mean the same. */
@@ -143,17 +166,16 @@ static rp_status open_together(const rp_settings *settings, rankpool *pool)
     RP_TRY(rp_ctrl_agree(ctrl, rp_job_params_read(settings, &params), "reading the settings"));
     RP_TRY(rp_ctrl_agree(ctrl, rp_topo_read(&pool->topo), "reading the topology"));
     RP_TRY(choose_threads(settings, pool));
+    RP_TRY(rp_device_open(settings, pool));
+    RP_TRY(rp_ctrl_agree(ctrl, choose_transport(settings, pool), "choosing the transport"));
     RP_TRY(rp_ctrl_agree(ctrl, open_local(settings, pool), "opening the model"));
     RP_TRY(compare_ranks(pool));
-    RP_TRY(rp_ctrl_agree(ctrl,
-                         rp_xport_choose(rp_settings_text(settings, RP_OPTION_TRANSPORT), ctrl,
-                                         &pool->xport),
-                         "choosing the transport"));
     const rp_status st =
         rp_mem_new(FIRST_MESSAGE_BYTES, 1, "messages", (void **)&pool->message);
     pool->message_bytes = st == RP_OK ? FIRST_MESSAGE_BYTES : 0;
     RP_TRY(rp_ctrl_agree(ctrl, st, "making room for messages"));
-    return open_pool(pool);
+    RP_TRY(open_pool(pool));
+    return rp_ctrl_agree(ctrl, share_weights(pool), "sharing the weights");
 }
 
 rp_status rp_resident_open(const rp_settings *settings, rankpool **out)
@@ -188,6 +210,11 @@ static void free_parts(rankpool *pool)
     rp_pool_close(pool->pool);
     rp_pipeline_close(&pool->pipeline);
     if (pool->backend.ops != NULL) {
+        rp_buffer *const buffers[] = {&pool->wave_x, &pool->wave_preds, &pool->unit_x,
+                                      &pool->unit_velocity};
+        for (int i = 0; i < 4; i++) {
+            rp_buffer_free(&pool->backend, buffers[i]);
+        }
         pool->backend.ops->close(pool->backend.self);
     }
     free(pool->load.sigma);
@@ -278,7 +305,7 @@ rp_status rp_resident_serve(rankpool *pool)
         if (st == RP_OK && n_bytes >= sizeof(int32_t)) {
             st = serve_one(pool, n_bytes, &stop);
         }
-        if (!stop && (st == RP_E_MPI || st == RP_E_PEER)) {
+        if (!stop && (st == RP_E_MPI || st == RP_E_PEER || st == RP_E_CUDA)) {
             char text[RP_LOG_LINE_BYTES];
             rp_log_hold(false);
             rp_log_take(text, sizeof(text));

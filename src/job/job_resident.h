@@ -7,6 +7,7 @@
 #include "ctrl/ctrl.h"
 #include "guide/guide.h"
 #include "job/job_pipeline.h"
+#include "model/params.h"
 #include "pool/pool.h"
 #include "tensor/tensor_ops.h"
 #include "topo/topo.h"
@@ -28,11 +29,16 @@ struct rankpool {
     rp_topo topo;
     int n_threads;
     rp_backend backend;
+    rp_device_info device;
     const rp_xport_ops *xport;
+    bool on_device;          /* the payload stays in device memory; else it is host memory */
+    rp_buffer wave_x, wave_preds; /* rank 0: a wave's inputs and outputs on the device */
+    rp_buffer unit_x, unit_velocity; /* one unit's, where the payload is host memory */
     rp_pipeline pipeline;
     rp_pool *pool;
     rp_job_load load;
-    double open_seconds;
+    double open_seconds, weights_seconds, share_seconds; /* all of opening; reading; sending */
+    size_t weights_bytes;    /* of the denoiser, on the device */
     int32_t *message;        /* receive buffer of a serving rank */
     size_t message_bytes;
     rp_status failed;        /* status that ended the pool, sent with STOP */

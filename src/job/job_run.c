@@ -26,6 +26,38 @@ static int plan_wave(rp_job *job, int step, int *n_branches)
     return n_units;
 }
 
+static rp_rank_stats own_stats(rp_job *job)
+{
+    rp_pool_stats(job->pool->pool, job->stats);
+    return job->stats[0];
+}
+
+static double seconds_per_unit(const rp_rank_stats *before, rp_rank_stats after)
+{
+    const int64_t n = after.n_units - before->n_units;
+
+    return n > 0 ? (after.busy_s - before->busy_s) / (double)n : 0;
+}
+
+/* A wave over host arrays, or over their copies on the device. */
+static rp_status eval_wave(rp_job *job, int step, int eval, int n_units, const float *x)
+{
+    rankpool *pool            = job->pool;
+    const rp_backend_ops *ops = pool->backend.ops;
+    const size_t n_x          = (size_t)job->params.images * job->n_elems * sizeof(float);
+    const size_t n_preds      = (size_t)n_units * job->n_elems * sizeof(float);
+
+    if (!pool->on_device) {
+        return rp_pool_eval(pool->pool, step, eval, job->units, n_units, x, job->preds);
+    }
+    ops->put(pool->backend.self, pool->wave_x.data, x, n_x);
+    RP_TRY(ops->sync(pool->backend.self)); /* a transport sends what is there */
+    RP_TRY(rp_pool_eval(pool->pool, step, eval, job->units, n_units, pool->wave_x.data,
+                        pool->wave_preds.data));
+    ops->get(pool->backend.self, job->preds, pool->wave_preds.data, n_preds);
+    return ops->sync(pool->backend.self);
+}
+
 static rp_status denoise(void *arg, int eval, const float *x, float *velocity)
 {
     rp_job *job    = arg;
@@ -35,8 +67,10 @@ static rp_status denoise(void *arg, int eval, const float *x, float *velocity)
     if (job->params.residency == 's') {
         RP_TRY(rp_resident_reset(job->pool));
     }
-    const int n_units = plan_wave(job, step, &n_branches);
-    RP_TRY(rp_pool_eval(job->pool->pool, step, eval, job->units, n_units, x, job->preds));
+    const int n_units          = plan_wave(job, step, &n_branches);
+    const rp_rank_stats before = own_stats(job);
+    RP_TRY(eval_wave(job, step, eval, n_units, x));
+    job->times.unit[eval] = seconds_per_unit(&before, own_stats(job));
     for (int image = 0; image < job->params.images; image++) {
         const float *preds[RP_GUIDE_BRANCHES];
         for (int b = 0; b < n_branches; b++) {
@@ -65,9 +99,21 @@ static rp_status fill_schedule(rp_job *job)
     RP_TRY(rp_mem_new(steps + 1, sizeof(float), "noise levels", (void **)&job->sigma));
     RP_TRY(rp_mem_new(3 * steps, sizeof(int), "noise levels", (void **)&job->eval_step));
     RP_TRY(rp_mem_new(steps, sizeof(double), "step times", (void **)&job->times.step));
+    RP_TRY(rp_mem_new(3 * steps, sizeof(double), "unit times", (void **)&job->times.unit));
     RP_TRY(p->schedule->fill(&flow, p->steps, job->sigma));
     RP_TRY(rp_load_reserve(&job->pool->load, 3 * steps, 0));
     job->n_evals = p->sampler->plan(job->sigma, p->steps, job->pool->load.sigma, job->eval_step);
+    return RP_OK;
+}
+
+/* Host memory that travels to and from the device. */
+static rp_status host_new(const rp_job *job, size_t n_elems, const char *what, float **out)
+{
+    const rp_backend *backend = &job->pool->backend;
+    void *mem                 = NULL;
+
+    RP_TRY(backend->ops->alloc_host(backend->self, n_elems * sizeof(float), what, &mem));
+    *out = mem;
     return RP_OK;
 }
 
@@ -89,7 +135,7 @@ static rp_status load_ranks(rp_job *job)
         job->cost[i] = p->denoiser->cost(p->denoiser_self, load->n_tokens[i], job->h, job->w);
     }
     RP_TRY(rp_mem_new(n_units, sizeof(rp_unit), "units", (void **)&job->units));
-    RP_TRY(rp_mem_new(n_units * job->n_elems, sizeof(float), "predictions", (void **)&job->preds));
+    RP_TRY(host_new(job, n_units * job->n_elems, "predictions", &job->preds));
     RP_TRY(rp_mem_new(n_images * job->n_elems, sizeof(float), "velocity", (void **)&job->velocity));
     RP_TRY(rp_mem_new(n_images * job->n_elems * n_work, sizeof(float), "sampler history",
                       (void **)&job->work));
@@ -134,7 +180,7 @@ static rp_status sample(rp_job *job)
         RP_TRY(rp_job_progress(job, "sample", step + 1));
     }
     rp_pool_stats(job->pool->pool, job->stats);
-    return RP_OK;
+    return rp_job_medians(job);
 }
 
 static rp_status run_stages(rp_job *job)
@@ -167,10 +213,11 @@ static void free_job(rp_job *job)
     free(job->sigma);
     free(job->eval_step);
     free(job->times.step);
+    free(job->times.unit);
     free(job->x);
     free(job->work);
     free(job->velocity);
-    free(job->preds);
+    job->pool->backend.ops->release_host(job->pool->backend.self, job->preds);
     free(job->units);
     free(job->stats);
 }
@@ -196,6 +243,7 @@ static rp_status hand_over(rp_job *job, rp_result **out)
         .stats            = job->stats,
     };
     result->times.step = NULL;
+    result->times.unit = NULL;
     job->rgb           = NULL;
     job->report        = NULL;
     job->stats         = NULL;

@@ -334,6 +334,7 @@ rp_status rp_job_params_read(const rp_settings *s, rp_job_params *out)
         .height        = (int)rp_settings_int(s, RP_OPTION_HEIGHT, 0),
         .steps         = (int)rp_settings_int(s, RP_OPTION_STEPS, 1),
         .max_tokens    = (int)rp_settings_int(s, RP_OPTION_MAX_TOKENS, 1),
+        .prompt_tokens = (int)rp_settings_int(s, RP_OPTION_PROMPT_TOKENS, 1),
         .overwrite     = rp_settings_on(s, RP_OPTION_OVERWRITE),
         .softcap       = rp_settings_on(s, RP_OPTION_SOFTCAP),
         .shift         = real_of(s, RP_OPTION_SHIFT),

@@ -23,7 +23,7 @@ typedef struct {
     const char *out, *latents_in, *latents_out, *report;
     uint64_t seed;
     int images, width, height; /* width, height: 0 for the model's own */
-    int steps, max_tokens;
+    int steps, max_tokens, prompt_tokens;
     bool overwrite, softcap;
     double shift; /* 0: as the config says */
     rp_guide_params guide;

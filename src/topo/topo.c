@@ -5,6 +5,7 @@
 
 #include <hwloc.h>
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,6 +67,45 @@ out:
         hwloc_topology_destroy(topology);
     }
     return st;
+}
+
+/* The mask's cores near the device; false when that is all of them, or none. */
+static bool near_cores(hwloc_topology_t topology, const char *pci, hwloc_bitmap_t near)
+{
+    hwloc_obj_t device = hwloc_get_pcidev_by_busidstring(topology, pci);
+    hwloc_obj_t place  = device == NULL ? NULL : hwloc_get_non_io_ancestor_obj(topology, device);
+    hwloc_bitmap_t mask = hwloc_bitmap_alloc();
+    bool narrower       = false;
+
+    if (place != NULL && place->cpuset != NULL && mask != NULL &&
+        hwloc_get_cpubind(topology, mask, HWLOC_CPUBIND_PROCESS) == 0) {
+        (void)hwloc_bitmap_and(near, mask, place->cpuset);
+        narrower = !hwloc_bitmap_iszero(near) && !hwloc_bitmap_isequal(near, mask);
+    }
+    hwloc_bitmap_free(mask);
+    return narrower;
+}
+
+void rp_topo_bind_near(const char *pci, rp_topo *topo)
+{
+    hwloc_topology_t topology = NULL;
+    hwloc_bitmap_t near       = hwloc_bitmap_alloc();
+
+    if (near == NULL || hwloc_topology_init(&topology) != 0) {
+        hwloc_bitmap_free(near);
+        return;
+    }
+    (void)hwloc_topology_set_io_types_filter(topology, HWLOC_TYPE_FILTER_KEEP_IMPORTANT);
+    if (hwloc_topology_load(topology) == 0 && near_cores(topology, pci, near) &&
+        hwloc_set_cpubind(topology, near, HWLOC_CPUBIND_PROCESS) == 0) {
+        (void)hwloc_set_membind(topology, near, HWLOC_MEMBIND_BIND, HWLOC_MEMBIND_PROCESS);
+        rp_topo bound = *topo;
+        if (rp_topo_read(&bound) == RP_OK) {
+            *topo = bound;
+        }
+    }
+    hwloc_topology_destroy(topology);
+    hwloc_bitmap_free(near);
 }
 
 int rp_topo_threads(int n_cores, int n_sharing)

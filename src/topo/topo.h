@@ -21,6 +21,11 @@ typedef struct {
 /* Read the launcher's mask of this process and the machine. RP_E_UNSUP when hwloc cannot (logged). */
 rp_status rp_topo_read(rp_topo *out);
 
+/* Narrow this process to the cores near a PCI device ("0000:1b:00.0") and prefer their memory, within the
+ * launcher's mask, and bring *topo up to date. Stays as it is where the machine does not tell, or where
+ * no core of the mask is near. */
+void rp_topo_bind_near(const char *pci, rp_topo *topo);
+
 /* Threads for one of n_sharing ranks that share a mask of n_cores: at least 1. Pure. */
 int rp_topo_threads(int n_cores, int n_sharing);
 

@@ -425,11 +425,14 @@ void rp_weights_bind(rp_weights *weights, rp_tensor *out, int n_dims, const int6
 
 bool rp_weights_has(const rp_weights *weights, const char *name)
 {
-    return find(weights, name) != NULL;
+    return weights != NULL && find(weights, name) != NULL;
 }
 
 void rp_weights_ignore(rp_weights *weights, const char *prefix)
 {
+    if (weights == NULL) {
+        return;
+    }
     char *const copy = weights->n_ignored < MAX_IGNORED ? strdup(prefix) : NULL;
 
     if (copy == NULL) {

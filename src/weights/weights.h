@@ -37,10 +37,11 @@ void rp_weights_bind(rp_weights *weights, rp_tensor *out, int n_dims, const int6
 #endif
     ;
 
-/* Is there such a tensor? For prefixes that vary ("model."). Notes nothing. */
+/* Is there such a tensor? For prefixes that vary ("model."). Notes nothing. NULL has none. */
 bool rp_weights_has(const rp_weights *weights, const char *name);
 
-/* Tensors whose names start with this are not "left over" (the VAE's "encoder."); up to 16 prefixes. */
+/* Tensors whose names start with this are not "left over" (the VAE's "encoder."); up to 16 prefixes.
+ * NULL is allowed: nothing is left over there. */
 void rp_weights_ignore(rp_weights *weights, const char *prefix);
 
 /* RP_OK, or RP_E_FORMAT with one line that counts and names what is wrong (the first few of each

@@ -13,7 +13,8 @@ grep -qE '^ +0 +[0-9.]+% +[0-9.]+% +[0-9.]+% +12$' stdout || fail "rank 0 should
 if command -v python3 >/dev/null; then
     run python3 -c 'import json; n = json.load(open("numbers.json")); r = n["runs"][0]
 assert r["jobs"] == 3 and r["steps_per_second"]["min"] <= r["steps_per_second"]["median"] <= r["steps_per_second"]["max"]
-assert n["n_ranks"] == len(n["ranks"]) == 1 and n["open_seconds"] > 0'
+assert n["n_ranks"] == len(n["ranks"]) == 1 and n["open_seconds"] > 0 and not n["random_weights"]
+assert 0 < r["unit_ms"] < r["step_ms"] and r["encode_ms"] > 0 and r["decode_ms"] > 0'
     expect_exit 0
 fi
 
@@ -52,6 +53,64 @@ for when in run job step; do
 done
 expect_same run.png job.png
 expect_same run.png step.png
+
+t "random weights: a folder with the configs alone is enough, and the numbers come out"
+mkdir configs
+(cd "$model" && find . \( -name '*config.json' -o -name model_index.json \) ! -path '*/tokenizer/*' -print0 |
+    xargs -0 cp --parents -t "$work/configs")
+random=(--model configs --random-weights "${quick[@]}" --prompt-tokens 12)
+run "$rankpool" bench "${random[@]}" --repeat 2 --latents-out one.safetensors --report one.json
+expect_exit 0
+expect_silent stderr
+expect_in_stdout "random weights, 12 tokens, 32x32" "start-up"
+expect_file one.safetensors
+for number in open_seconds encode_seconds decode_seconds steps_per_second step_ms unit_ms; do
+    grep -qE "\"$number\":\s+[0-9.]*[1-9]" one.json || fail "the report lacks $number"
+done
+
+t "random weights: 30 steps stay finite"
+run "$rankpool" bench "${random[@]}" --repeat 1 --warmup 0 --steps 30
+expect_exit 0
+
+t "random weights: two ranks draw the same ones"
+if have_mpi; then
+    ranks 2 bench "${random[@]}" --repeat 2 --latents-out two.safetensors
+    expect_exit 0
+    expect_same one.safetensors two.safetensors
+else
+    skip "no MPI"
+fi
+
+t "random weights: what is missing, and what is too much"
+run "$rankpool" bench "${random[@]}" --prompt-tokens 300
+expect_exit 1
+expect_in_stderr "prompt-tokens: 300" "up to 299"
+expect_lines stderr 1
+run "$rankpool" bench --model configs
+expect_exit 1
+expect_in_stderr "no weights in configs/transformer"
+for file in model_index.json transformer/config.json text_encoder/config.json vae/config.json \
+    scheduler/scheduler_config.json; do
+    mv configs/$file away.json
+    run "$rankpool" bench "${random[@]}"
+    expect_exit 1
+    expect_in_stderr "$file"
+    expect_lines stderr 1
+    mv away.json configs/$file
+done
+
+t "random weights are for measuring only"
+run "$rankpool" sample --random-weights
+expect_exit 2
+expect_in_stderr "--random-weights is for \`rankpool bench\` only"
+run env RANKPOOL_RANDOM_WEIGHTS=on "$rankpool" sample "${quick[@]}" --out env.png
+expect_exit 0
+run "$rankpool" sample "${quick[@]}" --out plain.png
+expect_same env.png plain.png
+run "$rankpool" sample --help
+grep -q random-weights stdout && fail "sample's help shows --random-weights"
+run "$rankpool" bench --help
+expect_in_stdout "--random-weights" "RANKPOOL_PROMPT_TOKENS"
 
 t "wrong values"
 for wrong in --repeat=0 --repeat=x --warmup=-1 --residency=runn --residency=run,run --residency=; do

@@ -3,7 +3,9 @@
 #include "rp_test.h"
 
 #include "model/model.h"
+#include "model/params.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,9 +79,11 @@ static const struct {
     {"vae", "diffusion_pytorch_model.safetensors"},
 };
 
-static rp_status open_and_close(int kind, const char *dir, uint64_t *fingerprint_out)
+static rp_status open_and_close(int kind, const char *dir, bool random_weights,
+                                uint64_t *fingerprint_out)
 {
-    const rp_model_source source = {.dir = dir, .backend = g_backend};
+    const rp_model_source source = {
+        .dir = dir, .backend = g_backend, .random_weights = random_weights};
     void *self = NULL;
     rp_status st = RP_OK;
 
@@ -109,10 +113,10 @@ static void read_text(const char *path, char *text, size_t n_bytes)
     (void)fclose(file);
 }
 
-/* A folder with the shipped network's weights and its config, `was` replaced by `is`. */
-static char *folder_with(const edit *e)
+/* A folder with the shipped network's config, `was` replaced by `is`. */
+static char *config_folder_with(const edit *e)
 {
-    char path[1024], weights[1024], text[4096];
+    char path[1024], text[4096];
     char *dir = rpt_mkdir();
 
     (void)snprintf(path, sizeof(path), "%s/%s/config.json", RP_TEST_MODEL, g_part[e->kind].part);
@@ -126,10 +130,24 @@ static char *folder_with(const edit *e)
     assert_non_null(file);
     (void)fprintf(file, "%.*s%s%s", (int)(at - text), text, e->is, at + strlen(e->was));
     assert_int_equal(fclose(file), 0);
-    (void)snprintf(path, sizeof(path), "%s/%s", dir, g_part[e->kind].weights);
-    (void)snprintf(weights, sizeof(weights), "%s/%s/%s", RP_TEST_MODEL, g_part[e->kind].part,
-                   g_part[e->kind].weights);
+    return dir;
+}
+
+static void add_weights(int kind, const char *dir)
+{
+    char path[1024], weights[1024];
+
+    (void)snprintf(path, sizeof(path), "%s/%s", dir, g_part[kind].weights);
+    (void)snprintf(weights, sizeof(weights), "%s/%s/%s", RP_TEST_MODEL, g_part[kind].part,
+                   g_part[kind].weights);
     assert_int_equal(symlink(weights, path), 0);
+}
+
+static char *folder_with(const edit *e)
+{
+    char *dir = config_folder_with(e);
+
+    add_weights(e->kind, dir);
     return dir;
 }
 
@@ -203,7 +221,7 @@ static void other_arithmetic_and_absurd_sizes_are_refused(void **state)
         char *dir = folder_with(&edits[i]);
         uint64_t fingerprint = 0;
         rpt_log_clear();
-        if (open_and_close(edits[i].kind, dir, &fingerprint) != RP_E_FORMAT) {
+        if (open_and_close(edits[i].kind, dir, false, &fingerprint) != RP_E_FORMAT) {
             fail_msg("%s was not refused", edits[i].is);
         }
         if (strstr(rpt_log_last(), edits[i].says) == NULL) {
@@ -233,8 +251,8 @@ static void harmless_edits_are_accepted_and_seen_by_the_fingerprint(void **state
         char *edited = folder_with(&edits[i]);
         uint64_t was = 0;
         uint64_t is = 0;
-        assert_int_equal(open_and_close(same.kind, as_it_is, &was), RP_OK);
-        assert_int_equal(open_and_close(edits[i].kind, edited, &is), RP_OK);
+        assert_int_equal(open_and_close(same.kind, as_it_is, false, &was), RP_OK);
+        assert_int_equal(open_and_close(edits[i].kind, edited, false, &is), RP_OK);
         assert_true(was != is);
         rpt_rmdir(as_it_is);
         rpt_rmdir(edited);
@@ -245,45 +263,70 @@ static void harmless_edits_are_accepted_and_seen_by_the_fingerprint(void **state
  * weights are what is missing from these folders. */
 static void configs_of_the_full_size_models_are_accepted(void **state)
 {
-    static const char *const config[] = {
-        "{\"_class_name\": \"Lumina2Transformer2DModel\", \"sample_size\": 128, \"patch_size\": 2,"
-        "\"in_channels\": 16, \"out_channels\": null, \"hidden_size\": 2304, \"num_layers\": 26,"
-        "\"num_refiner_layers\": 2, \"num_attention_heads\": 24, \"num_kv_heads\": 8,"
-        "\"multiple_of\": 256, \"ffn_dim_multiplier\": null, \"norm_eps\": 1e-05,"
-        "\"scaling_factor\": 1.0, \"axes_dim_rope\": [32, 32, 32],"
-        "\"axes_lens\": [300, 512, 512], \"cap_feat_dim\": 2304}",
-        "{\"model_type\": \"gemma2\", \"vocab_size\": 256000, \"hidden_size\": 2304,"
-        "\"intermediate_size\": 9216, \"num_hidden_layers\": 26, \"num_attention_heads\": 8,"
-        "\"num_key_value_heads\": 4, \"head_dim\": 256, \"query_pre_attn_scalar\": 256,"
-        "\"sliding_window\": 4096, \"attn_logit_softcapping\": 50.0, \"rms_norm_eps\": 1e-06,"
-        "\"rope_theta\": 10000.0, \"max_position_embeddings\": 8192, \"attention_bias\": false,"
-        "\"hidden_act\": \"gelu_pytorch_tanh\", \"hidden_activation\": \"gelu_pytorch_tanh\"}",
-        "{\"_class_name\": \"AutoencoderKL\", \"act_fn\": \"silu\", \"in_channels\": 3,"
-        "\"out_channels\": 3, \"down_block_types\": [\"DownEncoderBlock2D\","
-        "\"DownEncoderBlock2D\", \"DownEncoderBlock2D\", \"DownEncoderBlock2D\"],"
-        "\"up_block_types\": [\"UpDecoderBlock2D\", \"UpDecoderBlock2D\","
-        "\"UpDecoderBlock2D\", \"UpDecoderBlock2D\"], \"latent_channels\": 16,"
-        "\"block_out_channels\": [128, 256, 512, 512], \"layers_per_block\": 2,"
-        "\"norm_num_groups\": 32, \"scaling_factor\": 0.3611, \"shift_factor\": 0.1159,"
-        "\"latents_mean\": null, \"latents_std\": null, \"use_quant_conv\": false,"
-        "\"use_post_quant_conv\": false, \"mid_block_add_attention\": true}",
-    };
-
     (void)state;
     rpt_log_collect();
     for (int kind = DENOISER; kind <= VAE; kind++) {
-        char path[1024];
-        char *dir = rpt_mkdir();
+        char dir[1024];
         uint64_t fingerprint = 0;
-        (void)snprintf(path, sizeof(path), "%s/config.json", dir);
-        FILE *file = fopen(path, "wb");
-        assert_non_null(file);
-        (void)fputs(config[kind], file);
-        assert_int_equal(fclose(file), 0);
-        assert_int_equal(open_and_close(kind, dir, &fingerprint), RP_E_IO);
+        (void)snprintf(dir, sizeof(dir), "%s/../lumina-image-2.0-config/%s", RP_TEST_MODEL,
+                       g_part[kind].part);
+        assert_int_equal(open_and_close(kind, dir, false, &fingerprint), RP_E_IO);
         assert_non_null(strstr(rpt_log_last(), "no weights"));
+    }
+}
+
+/* ---------------------------------------------------------- random weights */
+
+static void random_weights_need_the_config_only(void **state)
+{
+    static const char *const key[] = {"\"norm_eps\"", "\"use_cache\"", "\"sample_size\""};
+
+    (void)state;
+    for (int kind = DENOISER; kind <= VAE; kind++) {
+        const edit same = {kind, key[kind], key[kind], ""};
+        char *dir = config_folder_with(&same);
+        uint64_t with_files = 0;
+        uint64_t random[2] = {0};
+        for (int i = 0; i < 2; i++) {
+            assert_int_equal(open_and_close(kind, dir, true, &random[i]), RP_OK);
+        }
+        add_weights(kind, dir);
+        assert_int_equal(open_and_close(kind, dir, false, &with_files), RP_OK);
+        assert_true(random[0] == random[1] && random[0] != with_files);
         rpt_rmdir(dir);
     }
+}
+
+static void random_weights_follow_from_names(void **state)
+{
+    const rp_model_source source = {
+        .dir = "/nowhere", .backend = g_backend, .random_weights = true};
+    rp_params params;
+    rp_tensor norm, bias, linear, again, other;
+    double sum = 0.0;
+
+    (void)state;
+    assert_int_equal(rp_params_open(&source, &params), RP_OK);
+    rp_params_vector(&params, &norm, 64, "layers.%d.norm1.weight", 0);
+    rp_params_vector(&params, &bias, 64, "layers.%d.to_q.bias", 0);
+    rp_params_matrix(&params, &linear, 64, 32, "layers.%d.to_q.weight", 0);
+    rp_params_matrix(&params, &again, 64, 32, "layers.%d.to_q.weight", 0);
+    rp_params_matrix(&params, &other, 64, 32, "layers.%d.to_q.weight", 1);
+    assert_int_equal(rp_params_finish(&params), RP_OK);
+    assert_int_equal(rp_params_count(&params), 2 * 64 + 3 * 64 * 32);
+
+    for (int i = 0; i < 64; i++) {
+        assert_true(((const float *)norm.data)[i] == 1.0f);
+        assert_true(fabsf(((const float *)bias.data)[i]) < 0.2f);
+    }
+    for (int i = 0; i < 64 * 32; i++) {
+        const float x = ((const float *)linear.data)[i];
+        sum += (double)x * (double)x;
+    }
+    assert_true(fabs(sqrt(sum / (64 * 32)) - 0.02) < 0.002);
+    assert_memory_equal(linear.data, again.data, 64 * 32 * sizeof(float));
+    assert_memory_not_equal(linear.data, other.data, 64 * 32 * sizeof(float));
+    rp_params_close(&params);
 }
 
 static void a_folder_that_is_not_there_is_an_io_error(void **state)
@@ -293,7 +336,7 @@ static void a_folder_that_is_not_there_is_an_io_error(void **state)
     (void)state;
     rpt_log_collect();
     for (int kind = DENOISER; kind <= VAE; kind++) {
-        assert_int_equal(open_and_close(kind, "/nowhere", &fingerprint), RP_E_IO);
+        assert_int_equal(open_and_close(kind, "/nowhere", false, &fingerprint), RP_E_IO);
         assert_non_null(strstr(rpt_log_last(), "/nowhere"));
     }
 }
@@ -305,6 +348,8 @@ int main(void)
         cmocka_unit_test(other_arithmetic_and_absurd_sizes_are_refused),
         cmocka_unit_test(harmless_edits_are_accepted_and_seen_by_the_fingerprint),
         cmocka_unit_test(configs_of_the_full_size_models_are_accepted),
+        cmocka_unit_test(random_weights_need_the_config_only),
+        cmocka_unit_test(random_weights_follow_from_names),
         cmocka_unit_test(a_folder_that_is_not_there_is_an_io_error),
     };
 

@@ -1,0 +1,134 @@
+/* job_device.c - which backend and device a rank computes on, and whether that fits the others. */
+#include "job/job_device.h"
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- one rank's choice */
+
+static rp_precision precision_of(const rp_settings *settings)
+{
+    const char *name = rp_settings_text(settings, RP_OPTION_PRECISION);
+
+    return strcmp(name, "f32") == 0    ? RP_PRECISION_F32
+           : strcmp(name, "bf16") == 0 ? RP_PRECISION_BF16
+                                       : RP_PRECISION_AUTO;
+}
+
+/* The named row, or the first that can work; rank 0 says why a better one cannot. */
+static rp_status choose_row(const char *name, bool talk, const rp_backend_ops **out)
+{
+    for (const rp_backend_ops *const *row = rp_backend_list; *row != NULL; row++) {
+        const bool any = strcmp(name, "auto") == 0;
+        if (!any && strcmp(name, (*row)->name) != 0) {
+            continue;
+        }
+        if ((*row)->usable()) {
+            *out = *row;
+            return RP_OK;
+        }
+        if (!any) {
+            return RP_FAIL(RP_E_UNSUP, "backend %s cannot work here: %s (--backend auto takes what works)",
+                           name, (*row)->why_not());
+        }
+        if (talk) {
+            RP_INFO("not computing on %s: %s", (*row)->name, (*row)->why_not());
+        }
+    }
+    return RP_FAIL(RP_E_UNSUP, "no backend works on this machine");
+}
+
+static rp_status open_backend(const rp_settings *settings, rankpool *pool)
+{
+    const rp_backend_ops *row = NULL;
+
+    RP_TRY(choose_row(rp_settings_text(settings, RP_OPTION_BACKEND), rp_ctrl_rank(pool->ctrl) == 0,
+                      &row));
+    const rp_backend_params params = {
+        .n_threads = pool->n_threads,
+        .device    = rp_ctrl_local_rank(pool->ctrl) % row->n_devices(),
+        .precision = precision_of(settings),
+    };
+    RP_TRY(row->open(&params, &pool->backend.self));
+    pool->backend.ops = row;
+    row->info(pool->backend.self, &pool->device);
+    if (pool->device.pci[0] != '\0') {
+        rp_topo_bind_near(pool->device.pci, &pool->topo);
+    }
+    return RP_OK;
+}
+
+/* ---- all ranks' choices side by side */
+
+typedef struct {
+    char backend[16];
+    rp_device_info device;
+} choice;
+
+static rp_status refuse_mix(const rankpool *pool, const choice *all, int r)
+{
+    if (rp_ctrl_rank(pool->ctrl) == 0) {
+        RP_ERROR("rank %d on host %s computes on %s in %s, rank 0 on host %s on %s in %s; give all ranks "
+                 "the same --backend and --precision",
+                 r, rp_ctrl_host(pool->ctrl, r), all[r].backend, all[r].device.precision,
+                 rp_ctrl_host(pool->ctrl, 0), all[0].backend, all[0].device.precision);
+    }
+    return RP_E_UNSUP;
+}
+
+static rp_status refuse_shared(const rankpool *pool, const choice *all, int first, int second)
+{
+    if (rp_ctrl_rank(pool->ctrl) == 0) {
+        RP_ERROR("ranks %d and %d on host %s have the same GPU (%s, %s); start one rank per GPU, or allow "
+                 "it with --allow-shared-gpu",
+                 first, second, rp_ctrl_host(pool->ctrl, first), all[first].device.name,
+                 all[first].device.id);
+    }
+    return RP_E_UNSUP;
+}
+
+/* Does rank r's device fit those of the ranks before it? */
+static rp_status check_choice(const rankpool *pool, const choice *all, int r, bool may_share)
+{
+    if (strcmp(all[r].backend, all[0].backend) != 0 ||
+        strcmp(all[r].device.precision, all[0].device.precision) != 0) {
+        return refuse_mix(pool, all, r);
+    }
+    for (int before = 0; before < r && !may_share && all[r].device.id[0] != '\0'; before++) {
+        if (strcmp(all[r].device.id, all[before].device.id) == 0) {
+            return refuse_shared(pool, all, before, r);
+        }
+    }
+    if (rp_ctrl_rank(pool->ctrl) == 0 && strcmp(all[r].device.name, all[0].device.name) != 0) {
+        RP_WARN("rank %d on host %s has a %s, rank 0 a %s: pictures may differ in their last bits from those "
+                "of one kind of GPU",
+                r, rp_ctrl_host(pool->ctrl, r), all[r].device.name, all[0].device.name);
+    }
+    return RP_OK;
+}
+
+static rp_status compare_choices(rankpool *pool, bool may_share)
+{
+    const int n_ranks = rp_ctrl_n_ranks(pool->ctrl);
+    choice mine       = {.device = pool->device};
+    choice *all       = NULL;
+
+    strncpy(mine.backend, pool->backend.ops->name, sizeof(mine.backend) - 1);
+    RP_TRY(rp_mem_new((size_t)n_ranks, sizeof(*all), "devices of the ranks", (void **)&all));
+    rp_status st = rp_ctrl_allgather(pool->ctrl, &mine, sizeof(mine), all);
+    for (int r = 1; r < n_ranks && st == RP_OK; r++) {
+        st = check_choice(pool, all, r, may_share);
+    }
+    free(all);
+    return st;
+}
+
+rp_status rp_device_open(const rp_settings *settings, rankpool *pool)
+{
+    RP_TRY(rp_ctrl_agree(pool->ctrl, open_backend(settings, pool), "opening the backend"));
+    return compare_choices(pool, rp_settings_on(settings, RP_OPTION_ALLOW_SHARED_GPU));
+}
