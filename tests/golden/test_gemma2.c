@@ -49,7 +49,8 @@ static void check(const char *name, const rp_tensor *ids, int n, int softcap, in
     float *got = golden_new((size_t)n * DIM);
 
     assert_int_equal(g_fix.ops->encode(g_fix.self, ids->data, n, softcap, layer, got), RP_OK);
-    rpt_assert_close(name, got, want, (size_t)n * DIM, TOLERANCE);
+    rpt_assert_close(name, got, want, (size_t)n * DIM,
+                     golden_tolerance(TOLERANCE, GOLDEN_BF16_REL));
     free(got);
 }
 
@@ -131,5 +132,6 @@ int main(void)
         cmocka_unit_test(bad_arguments_are_refused_and_leave_out_alone),
     };
 
+    golden_skip_unless_usable();
     return cmocka_run_group_tests_name("gemma2", tests, setup, teardown);
 }

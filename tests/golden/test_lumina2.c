@@ -83,7 +83,7 @@ static void check_step(const rp_safetensors *file, int step, int cond, const cha
         want[i] = -((const float *)out.data)[i];
     }
     predict(cond, step, x.data, got);
-    rpt_assert_close(name, got, want, N, TOLERANCE);
+    rpt_assert_close(name, got, want, N, golden_tolerance(TOLERANCE, GOLDEN_BF16_REL));
 }
 
 static void predictions_are_those_of_the_pipeline(void **state)
@@ -253,5 +253,6 @@ int main(void)
         cmocka_unit_test(bad_jobs_and_units_are_refused),
     };
 
+    golden_skip_unless_usable();
     return cmocka_run_group_tests_name("lumina2", tests, setup, teardown);
 }

@@ -71,7 +71,8 @@ static void check_states(void *encoder, const char *prompt, int softcap)
         (void)snprintf(name, sizeof(name), "%s state %d softcap %d", prompt, layer, softcap);
         assert_int_equal(rp_encoder_list[0]->encode(encoder, ids.data, n, softcap, layer, got),
                          RP_OK);
-        rpt_assert_close(name, got, want, (size_t)n * COND_DIM, TOLERANCE);
+        rpt_assert_close(name, got, want, (size_t)n * COND_DIM,
+                         golden_tolerance(TOLERANCE, GOLDEN_BF16_REL));
     }
     free(got);
 }
@@ -160,7 +161,8 @@ static void predictions_are_those_of_diffusers(void **state)
             for (int j = 0; j < N; j++) {
                 got[j] = -got[j]; /* the network's output is minus the velocity */
             }
-            rpt_assert_close(name, got, want.data, N, TOLERANCE);
+            rpt_assert_close(name, got, want.data, N,
+                             golden_tolerance(TOLERANCE, GOLDEN_BF16_REL));
         }
     }
     denoiser_close(&d);
@@ -203,7 +205,8 @@ static void a_run_of_four_steps_is_that_of_the_pipeline(void **state)
         for (int i = 0; i < N; i++) {
             x[i] += (sigma[step + 1] - sigma[step]) * velocity[i];
         }
-        rpt_assert_close("run", x, (const float *)run.data + (size_t)step * N, N, TOLERANCE);
+        rpt_assert_close("run", x, (const float *)run.data + (size_t)step * N, N,
+                         golden_tolerance(TOLERANCE, GOLDEN_BF16_RUN));
     }
     denoiser_close(&d);
 }
@@ -226,7 +229,7 @@ static void picture_is_that_of_diffusers(void **state)
     assert_int_equal(info.scale, SCALE);
     assert_int_equal(
         rp_vae_list[0]->decode(vae, (const float *)run.data + (STEPS - 1) * N, H, W, rgb), RP_OK);
-    rpt_assert_close("picture", rgb, image.data, n, TOLERANCE);
+    rpt_assert_close("picture", rgb, image.data, n, golden_tolerance(TOLERANCE, GOLDEN_BF16_REL));
     rp_vae_list[0]->close(vae);
     free(rgb);
 }
@@ -240,5 +243,6 @@ int main(void)
         cmocka_unit_test(picture_is_that_of_diffusers),
     };
 
+    golden_skip_unless_usable();
     return cmocka_run_group_tests_name("second", tests, setup, teardown);
 }

@@ -1,0 +1,204 @@
+# rows.sh - the rows of run.sh: what is built, run and compared. Sourced by it.
+#
+# A row runs in a subshell with `set -e`, in a folder that all rows share (pictures of earlier rows are
+# made when they are missing, so that --only works). `say` puts a text into the table.
+#
+# shellcheck shell=bash disable=SC2154
+model=$root/share/models/emoji-lumina2
+job=(sample --model "$model" --prompt "red heart" --seed 42 --steps 20 --overwrite)
+short=(sample --model "$model" --prompt "red heart" --steps 2 --width 64 --height 64 --overwrite)
+
+# First guesses; the numbers that were seen stand in the README beside this file.
+least_f32_db=45
+least_bf16_db=25
+
+say() { echo "$*" >&3; }
+skip() { say "$*"; exit 77; }
+go() { timeout -k 10 "$limit" "$@"; }
+ranks() { # N COMMAND...
+    local n=$1
+    shift
+    go mpirun -n "$n" "$here/rank_env.sh" "$@"
+}
+
+# ---- build
+
+# pkg-config files of unpacked packages say /usr; copies that say where the packages are come first.
+use_prefix() {
+    local lib file
+    [ -n "$prefix" ] || return 0
+    mkdir -p "$build/pkgconfig"
+    for file in "$prefix"/usr/lib/*/pkgconfig/*.pc "$prefix"/usr/lib/pkgconfig/*.pc \
+        "$prefix"/usr/share/pkgconfig/*.pc; do
+        [ -e "$file" ] || continue
+        sed -E "s,(^|[=[:space:]]|-[IL])/usr(/|\$),\\1$prefix/usr\\2,g" "$file" \
+            >"$build/pkgconfig/$(basename "$file")"
+    done
+    export PKG_CONFIG_PATH=$build/pkgconfig${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}
+    for lib in "$prefix"/usr/lib/*-linux-gnu "$prefix"/usr/lib; do
+        [ ! -d "$lib" ] || export LD_LIBRARY_PATH=$lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+    done
+}
+use_prefix
+
+build_all() {
+    cmake -S "$root" -B "$build" -G Ninja -Wno-dev -DRP_CUDA=ON -DRP_TESTS=ON "${cmake_options[@]}"
+    cmake --build "$build"
+    "$rankpool" list backends
+    "$rankpool" list backends | grep -q cuda
+    say "$("$rankpool" --version | head -1)"
+}
+
+# ---- ops and golden tests
+
+program() { # a cmocka program; its largest errors are the number
+    local code=0
+    go "$build/bin/$1" || code=$?
+    if [ $code -eq 77 ]; then
+        exit 77
+    fi
+    return $code
+}
+
+op_table() {
+    program "test_cuda_$1" | tee "$logs/ops_$1.txt"
+    say "$(awk '/largest error/ { n += $1; for (i = 1; i < NF; i++) if ($(i + 1) == "in") {
+                if ($(i + 2) ~ /f32/ && $i + 0 > f) f = $i + 0; if ($(i + 2) == "bf16" && $i + 0 > b) b = $i + 0 } }
+            END { if (n) printf "%d: f32 %.1e, bf16 %.1e", n, f, b }' "$logs/ops_$1.txt")"
+}
+
+golden() { # PRECISION NAME : the worst relative error is the number
+    export RP_TEST_BACKEND=cuda RP_TEST_PRECISION=$1 RPT_VERBOSE=1
+    program "test_$2" | tee "$logs/golden_$1_$2.txt"
+    say "$(grep -oE '(error|worst step) [0-9.e+-]+' "$logs/golden_$1_$2.txt" |
+        awk '$NF + 0 > m { m = $NF + 0 } END { printf "largest error %.2g", m }')"
+}
+
+# ---- pictures
+
+picture() { # NAME ARGUMENT... : NAME.png and NAME.safetensors, if they are not there
+    local name=$1
+    shift
+    [ -e "$name.png" ] ||
+        go "$rankpool" "${job[@]}" "$@" --out "$name.png" --latents-out "$name.safetensors"
+}
+same() { cmp "$1.png" "$2.png" && cmp "$1.safetensors" "$2.safetensors"; }
+
+like_cpu() { # PRECISION LEAST-DB
+    local db
+    picture cpu --backend cpu
+    picture "$1" --backend cuda --precision "$1"
+    db=$(python3 "$here/png_psnr.py" cpu.png "$1.png" "$2") || { say "$db dB < $2"; return 1; }
+    say "$db dB (at least $2)"
+}
+
+again() { # PRECISION
+    picture "$1" --backend cuda --precision "$1"
+    picture "$1-again" --backend cuda --precision "$1"
+    same "$1" "$1-again"
+    say "same bytes"
+}
+
+from_picture() { # the picture makes itself again from its own settings
+    picture bf16 --backend cuda --precision bf16
+    go "$rankpool" sample --model "$model" --from bf16.png --backend cuda --precision bf16 --overwrite \
+        --out from.png
+    cmp from.png bf16.png
+    say "same bytes"
+}
+
+shared() { # PRECISION TRANSPORT N : N ranks on the one GPU give the bytes of one
+    local name=$1-$2-$3
+    picture "$1" --backend cuda --precision "$1"
+    ranks "$3" "$rankpool" "${job[@]}" --backend cuda --precision "$1" --transport "$2" --allow-shared-gpu \
+        --out "$name.png" --latents-out "$name.safetensors" --report "$name.json"
+    python3 "$here/report_check.py" "$name.json" "$3" "$2" cuda
+    same "$1" "$name"
+    say "same bytes"
+}
+
+# ---- compute-sanitizer
+
+sanitize() { # TOOL COMMAND...
+    local tool=$1 code=0
+    shift
+    command -v compute-sanitizer >/dev/null || skip "no compute-sanitizer"
+    local options=()
+    case $tool in
+    memcheck) options=(--report-api-errors no) ;;              # a refused allocation is what a test asks for
+    racecheck) options=(--kernel-name-exclude kernel_substring=cudnn) ;; # its hand-made barriers are not understood
+    esac
+    go compute-sanitizer --tool "$tool" "${options[@]}" --error-exitcode 9 --target-processes all "$@" >sanitizer.log 2>&1 ||
+        code=$?
+    cat sanitizer.log
+    ! grep -q 'Device not supported' sanitizer.log || skip "compute-sanitizer refuses this device"
+    say "$(grep -oE '(ERROR|RACECHECK) SUMMARY: .*' sanitizer.log | tail -1 | sed 's/.*SUMMARY: //')"
+    return $code
+}
+
+# ---- refusals
+
+# One line of ours on stderr; mpirun may add its own.
+one_line() { # FILE TEXT...
+    local file=$1 text
+    shift
+    [ "$(grep -c '^rankpool' "$file")" = 1 ] || { echo "not one line:"; cat "$file"; return 1; }
+    for text in "$@"; do
+        grep '^rankpool' "$file" | grep -qF -- "$text" || { echo "lacks: $text"; cat "$file"; return 1; }
+    done
+}
+
+no_such_gpu() { # VISIBLE : asked for, cuda is refused with one line that names the cause
+    local code=0
+    CUDA_VISIBLE_DEVICES=$1 go "$rankpool" "${short[@]}" --backend cuda --out none.png >out 2>err || code=$?
+    cat err
+    [ $code -ne 0 ] && [ $code -lt 124 ]
+    [ ! -e none.png ]
+    one_line err cuda CUDA_VISIBLE_DEVICES "$1"
+    say "exit $code, one line"
+}
+
+falls_back() { # VISIBLE : on its own it takes the CPU, and says so in one line
+    CUDA_VISIBLE_DEVICES=$1 go "$rankpool" "${short[@]}" --out auto.png 2>err
+    cat err
+    one_line err CUDA_VISIBLE_DEVICES
+    go "$rankpool" "${short[@]}" --backend cpu --out cpu-short.png
+    [ "$(python3 "$here/png_psnr.py" auto.png cpu-short.png)" = inf ]
+    say "on the CPU, one line"
+}
+
+two_on_one() { # TRANSPORT : not by accident
+    local code=0
+    CUDA_VISIBLE_DEVICES=0 ranks 2 "$rankpool" "${short[@]}" --backend cuda --transport "$1" --out two.png \
+        >out 2>err || code=$?
+    cat err
+    [ $code -ne 0 ] && [ $code -lt 124 ]
+    [ ! -e two.png ]
+    grep -qE 'rank(s)? 0' err && grep -qE 'rank(s)? 1|and 1' err && grep -qF allow-shared-gpu err
+    say "exit $code, both named"
+}
+
+all_rows() {
+    local p name v n
+    for name in ops matrix image backend record; do row "ops $name" op_table $name; done
+    for p in f32 bf16; do
+        for name in gemma2 lumina2 vae second pipeline; do row "golden $p $name" golden $p $name; done
+    done
+    row "picture f32 against the CPU's" like_cpu f32 $least_f32_db
+    row "picture bf16 against the CPU's" like_cpu bf16 $least_bf16_db
+    row "picture f32 twice" again f32
+    row "picture bf16 twice" again bf16
+    row "picture bf16 from itself" from_picture
+    for n in 1 2 3; do row "bf16, $n ranks, nccl" shared bf16 nccl $n; done
+    row "f32, 2 ranks, nccl" shared f32 nccl 2
+    for n in 2 3; do row "bf16, $n ranks, mpi" shared bf16 mpi $n; done
+    for v in memcheck racecheck initcheck; do
+        row "$v of a picture" sanitize $v "$rankpool" "${short[@]}" --backend cuda --out sanitized.png
+    done
+    for name in ops image backend record; do
+        row "memcheck of ops $name" sanitize memcheck "$build/bin/test_cuda_$name"
+    done
+    for v in "" 99 abc; do row "cuda asked for, visible \"$v\"" no_such_gpu "$v"; done
+    for v in "" 99 abc; do row "auto, visible \"$v\"" falls_back "$v"; done
+    for v in nccl mpi; do row "two ranks on one GPU, $v" two_on_one $v; done
+}

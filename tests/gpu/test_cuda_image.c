@@ -1,0 +1,189 @@
+/*
+ * test_cuda_image.c - picture ops of the CUDA backend against the CPU's: patches, convolution,
+ * group norm, transpose, rows.
+ */
+#include "cuda_pair.h"
+
+/* ---- moves: no arithmetic, so no difference ---- */
+
+static void patches(void **state)
+{
+    (void)state;
+    static const int shapes[][4] = {{1, 1, 1, 1},   {16, 4, 6, 2}, {3, 6, 9, 3},   {4, 8, 2, 2},
+                                    {4, 12, 20, 2}, {1, 7, 5, 1},  {16, 64, 48, 2}};
+
+    for (size_t i = 0; i < COUNT(shapes) * (size_t)pair_n_modes; i++) {
+        const pair_mode *m = &pair_modes[i % (size_t)pair_n_modes];
+        const int *d = shapes[i / (size_t)pair_n_modes];
+        const size_t n = (size_t)d[0] * (size_t)d[1] * (size_t)d[2];
+        pair_use(m);
+        pair_say("c %d h %d w %d p %d", d[0], d[1], d[2], d[3]);
+        pair_array x = pair_random(m->in, n, 61, 1, 0), tokens = pair_poison(m->out, n);
+        pair_array back = pair_poison(m->out, n);
+        for (int s = 0; s < N_SIDES; s++) {
+            const rp_backend *b = &pair_on[s];
+            b->ops->patchify(b->self, x.at[s], d[0], d[1], d[2], d[3], tokens.at[s]);
+            b->ops->unpatchify(b->self, x.at[s], d[0], d[1], d[2], d[3], -1.0f, back.at[s]);
+        }
+        (void)pair_check("patchify", &tokens, PAIR_EXACT);
+        (void)pair_check("unpatchify", &back, PAIR_EXACT);
+        pair_drop(&x);
+        pair_drop(&tokens);
+        pair_drop(&back);
+    }
+    pair_done();
+}
+
+static void transpose(void **state)
+{
+    (void)state;
+    static const int shapes[][2] = {{1, 1},   {1, 9},     {9, 1},    {33, 17},
+                                    {16, 64}, {512, 255}, {31, 1025}};
+
+    for (size_t i = 0; i < COUNT(shapes) * (size_t)pair_n_modes; i++) {
+        const pair_mode *m = &pair_modes[i % (size_t)pair_n_modes];
+        const int *d = shapes[i / (size_t)pair_n_modes];
+        const size_t n = (size_t)d[0] * (size_t)d[1];
+        pair_use(m);
+        pair_say("%d x %d", d[0], d[1]);
+        pair_array x = pair_random(m->in, n, 62, 1, 0), out = pair_poison(m->out, n);
+        for (int s = 0; s < N_SIDES; s++) {
+            pair_on[s].ops->transpose(pair_on[s].self, x.at[s], d[0], d[1], out.at[s]);
+        }
+        (void)pair_check("transpose", &out, PAIR_EXACT);
+        pair_drop(&x);
+        pair_drop(&out);
+    }
+    pair_done();
+}
+
+static void copy_rows(void **state)
+{
+    (void)state;
+    static const int shapes[][4] = {/* rows cols strides: to, from */
+                                    {1, 1, 1, 1},
+                                    {3, 2, 3, 3},
+                                    {5, 7, 7, 9},
+                                    {33, 65, 70, 65},
+                                    {4, 1000, 1003, 2000}};
+
+    for (size_t i = 0; i < COUNT(shapes) * (size_t)pair_n_modes; i++) {
+        const int *d = shapes[i / (size_t)pair_n_modes];
+        pair_use(&pair_modes[i % (size_t)pair_n_modes]);
+        pair_say("rows %d cols %d strides %d %d", d[0], d[1], d[2], d[3]);
+        pair_array src = pair_random(PAIR_ALLOC, (size_t)(d[0] * d[3]), 63, 1, 0);
+        pair_array dst = pair_random(PAIR_ALLOC, (size_t)(d[0] * d[2]), 64, 1, 0);
+        for (int s = 0; s < N_SIDES; s++) {
+            pair_on[s].ops->copy_rows(pair_on[s].self, dst.at[s], (size_t)d[2], src.at[s],
+                                      (size_t)d[3], d[0], d[1]);
+        }
+        (void)pair_check("copy_rows", &dst, PAIR_EXACT);
+        pair_drop(&src);
+        pair_drop(&dst);
+    }
+    pair_done();
+}
+
+/* ---- convolution ---- */
+
+static const rp_conv_shape conv_cases[] = {
+    /* c_in c_out h w kernel upsample */
+    {1, 1, 1, 1, 1, 1},       {1, 2, 1, 1, 3, 1},       {3, 5, 1, 4, 3, 1},
+    {2, 3, 5, 1, 3, 2},       {16, 8, 9, 7, 3, 1},      {16, 8, 9, 7, 3, 2},
+    {16, 24, 9, 33, 1, 1},    {4, 4, 6, 5, 1, 2},       {8, 3, 40, 30, 3, 1},
+    {130, 4, 16, 90, 3, 1},   {4, 24, 12, 20, 3, 1},    {24, 16, 13, 21, 3, 2},
+    {16, 512, 17, 15, 3, 1},  {256, 128, 33, 31, 3, 1}, {128, 3, 65, 63, 3, 1},
+    {512, 512, 16, 16, 3, 2}, {512, 256, 9, 9, 1, 1},   {4, 4, 12, 20, 1, 1},
+};
+
+static void one_conv(const pair_mode *m, const rp_conv_shape *c, rp_dtype dtype, bool has_bias)
+{
+    const size_t u = (size_t)c->upsample, n_pixels = (size_t)c->h * (size_t)c->w;
+    pair_array x = pair_random(m->in, (size_t)c->c_in * n_pixels, 65, 1, 0);
+    pair_array out = pair_poison(m->out, (size_t)c->c_out * n_pixels * u * u);
+    pair_weight w = pair_weight_random(dtype, c->c_out, c->c_in, c->kernel, 66);
+    pair_weight bias = pair_weight_random(dtype, c->c_out, 0, 0, 67);
+
+    pair_say("%d -> %d, %d x %d, kernel %d upsample %d type %d bias %d", c->c_in, c->c_out, c->h,
+             c->w, c->kernel, c->upsample, (int)dtype, has_bias);
+    for (int s = 0; s < N_SIDES; s++) {
+        pair_on[s].ops->conv2d(pair_on[s].self, c, x.at[s], &w.at[s], has_bias ? &bias.at[s] : NULL,
+                               out.at[s]);
+    }
+    (void)pair_check("conv2d", &out, PAIR_CLOSE);
+    (void)pair_check("the input of conv2d", &x, PAIR_EXACT);
+    pair_weight_drop(&w);
+    pair_weight_drop(&bias);
+    pair_drop(&x);
+    pair_drop(&out);
+}
+
+static void conv2d(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(conv_cases) * (size_t)pair_n_modes; i++) {
+        const size_t c = i / (size_t)pair_n_modes;
+        pair_use(&pair_modes[i % (size_t)pair_n_modes]);
+        one_conv(&pair_modes[i % (size_t)pair_n_modes], &conv_cases[c], (rp_dtype)(i % 3),
+                 c % 3 != 2);
+        /* with and without a bias: another plan of the same shape */
+        one_conv(&pair_modes[i % (size_t)pair_n_modes], &conv_cases[c], (rp_dtype)((i + 1) % 3),
+                 c % 3 == 2);
+    }
+    pair_done();
+}
+
+/* ---- group norm ---- */
+
+static void one_group_norm(const pair_mode *m, const int *d, int variant)
+{
+    const size_t n = (size_t)d[0] * (size_t)d[1];
+    const bool silu = variant % 2 == 1, in_place = variant / 2 == 1;
+    /* a mean far from 0, where a one-pass variance fails */
+    pair_array x = pair_random(in_place ? m->out : m->in, n, 68, 4.0f, 30.0f);
+    pair_array out = in_place ? x : pair_poison(m->out, n);
+    pair_weight w = pair_weight_random((rp_dtype)(variant % 3), d[0], 0, 0, 69);
+    pair_weight b = pair_weight_random((rp_dtype)(variant % 3), d[0], 0, 0, 70);
+
+    pair_say("c %d hw %d groups %d silu %d in place %d", d[0], d[1], d[2], silu, in_place);
+    for (int s = 0; s < N_SIDES; s++) {
+        pair_on[s].ops->group_norm(pair_on[s].self, x.at[s], d[0], d[1], d[2], &w.at[s], &b.at[s],
+                                   1e-6f, silu, out.at[s]);
+    }
+    (void)pair_check("group_norm", &out, PAIR_CLOSE);
+    if (!in_place) {
+        pair_drop(&out);
+    }
+    pair_drop(&x);
+    pair_weight_drop(&w);
+    pair_weight_drop(&b);
+}
+
+static void group_norm(void **state)
+{
+    (void)state;
+    static const int shapes[][3] = {{1, 3, 1},      {6, 7, 2},      {8, 240, 4},   {32, 256, 8},
+                                    {24, 960, 4},   {512, 289, 32}, {8, 70001, 4}, {128, 4096, 32},
+                                    {32, 1025, 32}, {3, 65, 3}};
+
+    for (size_t i = 0; i < COUNT(shapes) * (size_t)pair_n_modes; i++) {
+        pair_use(&pair_modes[i % (size_t)pair_n_modes]);
+        for (int variant = 0; variant < 4; variant++) {
+            one_group_norm(&pair_modes[i % (size_t)pair_n_modes], shapes[i / (size_t)pair_n_modes],
+                           variant);
+        }
+    }
+    pair_done();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(patches), cmocka_unit_test(transpose),  cmocka_unit_test(copy_rows),
+        cmocka_unit_test(conv2d),  cmocka_unit_test(group_norm),
+    };
+    pair_open_or_skip();
+    const int n_failed = cmocka_run_group_tests_name("cuda_image", tests, NULL, NULL);
+    pair_close();
+    return n_failed;
+}
