@@ -360,10 +360,10 @@ static rp_status one_type(rp_cuda *cuda, rp_attention_shape *s, rp_dtype out, rp
     char *at = cuda->cast.data;
     for (int i = 0; i < 3; i++) {
         if (bytes[i] > 0) {
-            const rp_cuda_view out = {at, cuda->act};
+            const rp_cuda_view cast = {at, cuda->act};
             rp_cuda_k_convert_rows(cuda->stream, *in[i].view, in[i].rows, in[i].cols, *in[i].stride,
-                                   out);
-            *in[i].view = out;
+                                   cast);
+            *in[i].view = cast;
             *in[i].stride = in[i].cols;
             at += bytes[i];
         }
