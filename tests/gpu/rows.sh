@@ -117,6 +117,42 @@ shared() { # PRECISION TRANSPORT N : N ranks on the one GPU give the bytes of on
     say "same bytes"
 }
 
+# ---- against diffusers on the same GPU
+
+# First guesses, as above: relative L2 distance of the latents after 4 guided steps.
+most_f32=1e-4
+most_bf16=5e-2
+
+peer_ready() { # imports diffusers, from the wheels if there are any
+    if [ -n "$wheels" ] && [ ! -d "$work/site" ]; then
+        python3 -m pip install -q --no-index --no-deps --no-compile --target "$work/site" "$wheels"/*.whl
+    fi
+    [ ! -d "$work/site" ] || export PYTHONPATH=$work/site${PYTHONPATH:+:$PYTHONPATH}
+    export HF_HUB_OFFLINE=1
+    python3 -c 'import diffusers, torch; assert torch.cuda.is_available()' || skip "no diffusers"
+}
+
+peer_model() { # NAME MAKE-OPTION... : a random pipeline and diffusers' latents, once
+    local name=$1
+    shift
+    [ -e "$work/$name/f32.safetensors" ] ||
+        go python3 "$here/peer_match.py" make "$work/$name" --parts "$model" "$@"
+}
+
+like_diffusers() { # NAME PRECISION MOST MAKE-OPTION...
+    local name=$1 precision=$2 most=$3 distance theirs
+    shift 3
+    peer_ready
+    peer_model "$name" "$@"
+    go "$rankpool" sample --model "$work/$name/model" --prompt "a small red heart on a blue table" --negative blurry \
+        --steps 4 --guidance 4 --backend cuda --precision "$precision" --latents-in "$work/$name/start.safetensors" \
+        --latents-out "$name-$precision.safetensors" --out "" --report "$name-$precision.json" --overwrite
+    distance=$(python3 "$here/peer_match.py" compare "$name-$precision.safetensors" "$work/$name/f32.safetensors")
+    theirs=$(python3 "$here/peer_match.py" compare "$work/$name/bf16.safetensors" "$work/$name/f32.safetensors")
+    say "$distance (diffusers bf16: $theirs)"
+    awk -v d="$distance" -v m="$most" 'BEGIN { exit !(d + 0 <= m + 0) }'
+}
+
 # ---- compute-sanitizer
 
 sanitize() { # TOOL COMMAND...
@@ -192,6 +228,12 @@ all_rows() {
     for n in 1 2 3; do row "bf16, $n ranks, nccl" shared bf16 nccl $n; done
     row "f32, 2 ranks, nccl" shared f32 nccl 2
     for n in 2 3; do row "bf16, $n ranks, mpi" shared bf16 mpi $n; done
+    for p in f32 bf16; do
+        v=most_$p
+        row "small pipeline, $p, as diffusers" like_diffusers small "$p" "${!v}"
+        row "full-size pipeline, $p, as diffusers" like_diffusers full "$p" "${!v}" \
+            --config "$root/share/models/lumina-image-2.0-config" --size 1024
+    done
     for v in memcheck racecheck initcheck; do
         row "$v of a picture" sanitize $v "$rankpool" "${short[@]}" --backend cuda --out sanitized.png
     done

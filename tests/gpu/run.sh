@@ -5,6 +5,8 @@
 #   --build DIR      build folder (default build-gpu); logs go to DIR/gpu-tests
 #   --no-build       take DIR as it is
 #   --prefix DIR     packages unpacked there (DIR/usr/include, DIR/usr/lib/...), besides the system's
+#   --wheels DIR     what diffusers needs and this machine's Python lacks (README.md): for the rows that
+#                    compare with it, which are skipped where it cannot be imported
 #   --cmake OPTION   one more option for cmake; may be given again
 #   --limit SECONDS  longest time of one row (default 300)
 #   --stop           stop at the first failure (default: --keep-going)
@@ -15,13 +17,14 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 
-only=. build=$root/build-gpu prefix="" limit=300 stop=no list=no do_build=yes cmake_options=()
+only=. build=$root/build-gpu prefix="" wheels="" limit=300 stop=no list=no do_build=yes cmake_options=()
 while [ $# -gt 0 ]; do
     case $1 in
     --only) only=${2:?--only needs a pattern}; shift ;;
     --build) build=${2:?--build needs a folder}; shift ;;
     --no-build) do_build=no ;;
     --prefix) prefix=$(cd "${2:?--prefix needs a folder}" && pwd); shift ;;
+    --wheels) wheels=$(cd "${2:?--wheels needs a folder}" && pwd); shift ;;
     --cmake) cmake_options+=("${2:?--cmake needs an option}"); shift ;;
     --limit) limit=${2:?--limit needs seconds}; shift ;;
     --stop) stop=yes ;;
