@@ -55,6 +55,10 @@ echo "== rankpool"
 ours units --prompt-tokens 128 --width "$size" --height "$size" --steps "$steps" --repeat "$repeat"
 # one prompt alone: without guidance there is no second one
 ours encode --prompt-tokens 256 --guidance 1 --width 256 --height 256 --steps 1 --repeat 20
+# the denoiser alone, without a pool around it
+if [ "$precision" != fp8 ]; then
+    "$(dirname "$rankpool")/plain_loop" "$model/transformer" "$precision" "$size" 128 "$steps" | tee "$out/loop.json"
+fi
 
 : >"$out/peers.jsonl"
 if [ "$peers" != none ]; then
@@ -72,4 +76,4 @@ if [ "$peers" != none ]; then
     done
 fi
 echo
-"$python" "$here/bench_table.py" "$out/units.json" "$out/encode.json" "$out/peers.jsonl" | tee "$out/table.md"
+"$python" "$here/bench_table.py" "$out/units.json" "$out/encode.json" "$out/peers.jsonl" "$out/loop.json" | tee "$out/table.md"

@@ -1,9 +1,10 @@
-"""bench_table.py UNITS.json ENCODE.json PEERS.jsonl - rankpool's numbers beside its peers', in Markdown.
+"""bench_table.py UNITS.json ENCODE.json PEERS.jsonl LOOP.json - rankpool's numbers beside its peers', in Markdown.
 
 A ratio is the peer's time over rankpool's: above 1, rankpool is faster. For a step the better of the
 peer's two ways (two calls, or a batch of two) counts.
 """
 import json
+import os
 import sys
 
 
@@ -63,6 +64,10 @@ def main():
     print(f"| guided steps per second | {text(per_second)} | {text(theirs[0])} | {text(theirs[1])} | "
           f"{text(ratios[0])} | {text(ratios[1])} |")
     print(f"| seconds to open | {text(find(units, 'open_seconds'))} | - | - | - | - |")
+    if os.path.exists(sys.argv[4]):
+        loop = json.load(open(sys.argv[4]))["loop_step_ms"]
+        print(f"\nplain loop over the denoiser: {loop:.2f} ms a step; the pool's share of a step: "
+              f"{100 * (find(units, 'step_ms') / loop - 1):.2f} %")
     for row in failed:
         print(f"\n{row['peer']} {row['what']}: {row['failed']}")
 
