@@ -11,6 +11,8 @@
 #include "base/clock.h"
 #include "base/randn.h"
 
+#include <rankpool/rankpool.h>
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
