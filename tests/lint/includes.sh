@@ -3,7 +3,7 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 
-grep -rnE '^ *# *include' src include --include=*.c --include=*.h --include=*.cc --include=*.cu | awk '
+grep -rnE '^ *# *include' src include --include=*.c --include=*.h --include=*.cc --include=*.cu --include=*.cuh | awk '
 BEGIN {
     # Folder: the folders it may include from, besides itself; a header name allows that header alone.
     may["base"] = may["cli"] = ""

@@ -3,7 +3,7 @@
 # listed. A function begins with a brace in column 0 and ends with one.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
-mapfile -t files < <(find src include tests -name '*.[ch]' -o -name '*.cc' -o -name '*.cu' | sort)
+mapfile -t files < <(find src include tests -name '*.[ch]' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh' | sort)
 
 awk '
 FNR == 1 { if (NR > 1) file_done(); name = FILENAME; inside = 0; before = "" }
