@@ -11,6 +11,7 @@ static struct {
     rp_log_fn fn;
     void *arg;
     bool quiet, hold;
+    bool hold_errors; /* other lines are printed */
     char held[RP_LOG_LINE_BYTES];    /* first error that was not printed */
     char printed[RP_LOG_LINE_BYTES]; /* newest error that was */
 } g_log = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -28,9 +29,17 @@ void rp_log_quiet(bool on)
     g_log.quiet = on;
 }
 
-void rp_log_hold(bool on)
+bool rp_log_hold(bool on)
 {
+    const bool was = g_log.hold;
+
     g_log.hold = on;
+    return was;
+}
+
+void rp_log_hold_errors(bool on)
+{
+    g_log.hold_errors = on;
 }
 
 void rp_log_take(char *text, size_t n_bytes)
@@ -63,7 +72,7 @@ void rp_log(rp_log_level level, const char *format, ...)
     va_end(args);
 
     (void)pthread_mutex_lock(&g_log.lock);
-    if (g_log.hold) {
+    if (g_log.hold || (g_log.hold_errors && level == RP_LOG_ERROR)) {
         if (level == RP_LOG_ERROR && g_log.held[0] == '\0') {
             memcpy(g_log.held, line, sizeof(line));
         }

@@ -10,7 +10,6 @@
  */
 #include "guide/guide_rows.h"
 
-#include <math.h>
 #include <stddef.h>
 
 int rp_guide_cfg_plan(const rp_guide_params *params, int step, int n_steps, int *branches)
@@ -25,37 +24,27 @@ int rp_guide_cfg_plan(const rp_guide_params *params, int step, int n_steps, int 
     return 2;
 }
 
-void rp_guide_cfg_row(const rp_guide_params *params, float uncond_factor, const float *cond,
-                      const float *uncond, int w, float *out)
+void rp_guide_cfg_merge(const rp_guide_params *params, const rp_guide_merge *m, const float *factor)
 {
-    double cond_sum = 0, out_sum = 0; /* double: the sum does not depend on the order */
-
-    for (int i = 0; i < w; i++) {
-        const float from = uncond[i] * uncond_factor;
-        const float guided = from + params->scale * (cond[i] - from);
-        cond_sum += (double)cond[i] * cond[i];
-        out_sum += (double)guided * guided;
-        out[i] = guided;
-    }
-    if (params->renorm && out_sum > 0) {
-        const float ratio = (float)sqrt(cond_sum) / (float)sqrt(out_sum);
-        for (int i = 0; i < w; i++) {
-            out[i] = out[i] * ratio;
-        }
-    }
+    const rp_vec_rows rows = {
+        .to = m->preds[0],
+        .away = m->preds[1],
+        .factor = factor,
+        .scale = params->scale,
+        .keep_length = params->renorm,
+        .n_rows = (size_t)m->c * (size_t)m->h,
+        .w = m->w,
+    };
+    m->vec->extrapolate(m->vec->self, &rows, m->out);
 }
 
-static void cfg_merge(const rp_guide_params *params, const float *const *preds, int n_branches,
-                      int c, int h, int w, float *out)
+static void cfg_merge(const rp_guide_params *params, const rp_guide_merge *m)
 {
-    if (n_branches == 1) {
-        rp_guide_none.merge(params, preds, n_branches, c, h, w, out);
+    if (m->n_branches == 1) {
+        rp_guide_none.merge(params, m);
         return;
     }
-    for (size_t row = 0; row < (size_t)c * (size_t)h; row++) {
-        const size_t at = row * (size_t)w;
-        rp_guide_cfg_row(params, 1.0f, preds[0] + at, preds[1] + at, w, out + at);
-    }
+    rp_guide_cfg_merge(params, m, NULL);
 }
 
 const rp_guider rp_guide_cfg = {

@@ -13,31 +13,16 @@
 
 #include <stddef.h>
 
-static float projection(const float *cond, const float *uncond, size_t n)
+static void cfg_zero_star_merge(const rp_guide_params *params, const rp_guide_merge *m)
 {
-    double dot = 0, square = 0;
+    const size_t n = (size_t)m->c * (size_t)m->h * (size_t)m->w;
 
-    for (size_t i = 0; i < n; i++) {
-        dot += (double)cond[i] * uncond[i];
-        square += (double)uncond[i] * uncond[i];
-    }
-    return (float)(dot / (square + 1e-8));
-}
-
-static void cfg_zero_star_merge(const rp_guide_params *params, const float *const *preds,
-                                int n_branches, int c, int h, int w, float *out)
-{
-    if (n_branches == 1) {
-        rp_guide_none.merge(params, preds, n_branches, c, h, w, out);
+    if (m->n_branches == 1) {
+        rp_guide_none.merge(params, m);
         return;
     }
-    const size_t n_rows = (size_t)c * (size_t)h;
-    const float factor = projection(preds[0], preds[1], n_rows * (size_t)w);
-
-    for (size_t row = 0; row < n_rows; row++) {
-        const size_t at = row * (size_t)w;
-        rp_guide_cfg_row(params, factor, preds[0] + at, preds[1] + at, w, out + at);
-    }
+    m->vec->project(m->vec->self, m->preds[0], m->preds[1], n, m->room);
+    rp_guide_cfg_merge(params, m, m->room);
 }
 
 const rp_guider rp_guide_cfg_zero_star = {

@@ -2,7 +2,6 @@
 #include "guide/guide_rows.h"
 
 #include <stddef.h>
-#include <string.h>
 
 static int none_plan(const rp_guide_params *params, int step, int n_steps, int *branches)
 {
@@ -13,13 +12,11 @@ static int none_plan(const rp_guide_params *params, int step, int n_steps, int *
     return 1;
 }
 
-static void none_merge(const rp_guide_params *params, const float *const *preds, int n_branches,
-                       int c, int h, int w, float *out)
+static void none_merge(const rp_guide_params *params, const rp_guide_merge *m)
 {
     (void)params;
-    (void)n_branches;
-    if (out != preds[0]) {
-        memcpy(out, preds[0], sizeof(*out) * (size_t)c * (size_t)h * (size_t)w);
+    if (m->out != m->preds[0]) {
+        rp_vec_copy(m->vec, m->out, (size_t)m->c * (size_t)m->h * (size_t)m->w, m->preds[0]);
     }
 }
 

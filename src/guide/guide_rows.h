@@ -10,13 +10,13 @@ extern const rp_guider rp_guide_cfg, rp_guide_cfg_zero_star, rp_guide_none;
 int rp_guide_cfg_plan(const rp_guide_params *params, int step, int n_steps, int *branches);
 
 /*
- * One row of the latents, guided and, if params->renorm, brought back to the length of cond:
+ * The rule of cfg on two predictions, row by row as params->renorm asks for:
  *
- *     out = a + scale (cond - a),  a = uncond_factor uncond;   out *= |cond| / |out|
+ *     out = a + scale (cond - a),  a = factor uncond;   out *= |cond| / |out|
  *
- * Arrays [w], out may be cond or uncond. |out| = 0 leaves the row as it is.
+ * factor: one float in the vectors' memory, NULL for 1. |out| = 0 leaves a row as it is.
  */
-void rp_guide_cfg_row(const rp_guide_params *params, float uncond_factor, const float *cond,
-                      const float *uncond, int w, float *out);
+void rp_guide_cfg_merge(const rp_guide_params *params, const rp_guide_merge *m,
+                        const float *factor);
 
 #endif

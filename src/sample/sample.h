@@ -3,10 +3,13 @@
  *
  * A sampler knows one function, `denoise`; it does not know guidance, models or ranks. Before the job
  * starts it says at which noise levels it will ask (plan), so that a model can prepare for all of them.
+ * It computes on vectors (vec.h), which are in host or in device memory.
  * Adding one: sample_<name>.c with a row, one line in sample_list.c.
  */
 #ifndef RP_SAMPLE_H
 #define RP_SAMPLE_H
+
+#include "base/vec.h"
 
 #include <rankpool/status.h>
 
@@ -24,6 +27,7 @@ typedef struct {
     void *arg;
     float *velocity;     /* [n] room for one prediction */
     float *work;         /* [n_work * n] kept between steps (history), zero before the first */
+    const rp_vec *vec;   /* arithmetic on all of these but sigma, in their memory */
 } rp_sample_state;
 
 typedef struct {

@@ -40,15 +40,16 @@ static rp_status dpmpp_2m_step(const rp_sample_state *state, int step, int first
     const float sigma = state->sigma[step], sigma_next = state->sigma[step + 1];
     const float keep = sigma > 0.0f ? sigma_next / sigma : 1.0f;
     const float extra = extrapolation(state->sigma, step);
-    float *velocity = state->velocity, *before = state->work;
+    const rp_vec *vec = state->vec;
+    const size_t n = state->n;
+    float *clean = state->velocity, *before = state->work, *x = state->x;
 
-    RP_TRY(state->denoise(state->arg, first_eval, state->x, velocity));
-    for (size_t i = 0; i < state->n; i++) {
-        const float clean = state->x[i] - sigma * velocity[i];
-        const float target = clean + extra * (clean - before[i]);
-        state->x[i] = keep * state->x[i] + (1.0f - keep) * target;
-        before[i] = clean;
-    }
+    RP_TRY(state->denoise(state->arg, first_eval, x, clean));
+    rp_vec_two(vec, clean, n, 1.0f, x, -sigma, clean); /* from here on not the velocity */
+    rp_vec_two(vec, before, n, 1.0f, clean, -1.0f, before);
+    rp_vec_two(vec, before, n, 1.0f, clean, extra, before); /* D */
+    rp_vec_two(vec, x, n, keep, x, 1.0f - keep, before);
+    rp_vec_copy(vec, before, n, clean);
     return RP_OK;
 }
 

@@ -26,9 +26,7 @@ static rp_status euler_step(const rp_sample_state *state, int step, int first_ev
     float *velocity = state->velocity;
 
     RP_TRY(state->denoise(state->arg, first_eval, state->x, velocity));
-    for (size_t i = 0; i < state->n; i++) {
-        state->x[i] = state->x[i] + dt * velocity[i];
-    }
+    rp_vec_two(state->vec, state->x, state->n, 1.0f, state->x, dt, velocity);
     return RP_OK;
 }
 

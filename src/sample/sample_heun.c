@@ -36,18 +36,13 @@ static rp_status heun_step(const rp_sample_state *state, int step, int first_eva
 
     RP_TRY(state->denoise(state->arg, first_eval, state->x, begin));
     if (!(state->sigma[step + 1] > 0.0f)) {
-        for (size_t i = 0; i < n; i++) {
-            state->x[i] = state->x[i] + dt * begin[i];
-        }
+        rp_vec_two(state->vec, state->x, n, 1.0f, state->x, dt, begin);
         return RP_OK;
     }
-    for (size_t i = 0; i < n; i++) {
-        ahead[i] = state->x[i] + dt * begin[i];
-    }
+    rp_vec_two(state->vec, ahead, n, 1.0f, state->x, dt, begin);
     RP_TRY(state->denoise(state->arg, first_eval + 1, ahead, end));
-    for (size_t i = 0; i < n; i++) {
-        state->x[i] = state->x[i] + half * (begin[i] + end[i]);
-    }
+    rp_vec_two(state->vec, end, n, 1.0f, begin, 1.0f, end);
+    rp_vec_two(state->vec, state->x, n, 1.0f, state->x, half, end);
     return RP_OK;
 }
 

@@ -35,13 +35,9 @@ static rp_status midpoint_step(const rp_sample_state *state, int step, int first
     float *velocity = state->velocity, *ahead = state->work;
 
     RP_TRY(state->denoise(state->arg, first_eval, state->x, velocity));
-    for (size_t i = 0; i < n; i++) {
-        ahead[i] = state->x[i] + to_middle * velocity[i];
-    }
+    rp_vec_two(state->vec, ahead, n, 1.0f, state->x, to_middle, velocity);
     RP_TRY(state->denoise(state->arg, first_eval + 1, ahead, velocity));
-    for (size_t i = 0; i < n; i++) {
-        state->x[i] = state->x[i] + dt * velocity[i];
-    }
+    rp_vec_two(state->vec, state->x, n, 1.0f, state->x, dt, velocity);
     return RP_OK;
 }
 
