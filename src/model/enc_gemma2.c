@@ -177,13 +177,13 @@ static void gemma2_bind_layer(gemma2 *self, const char *prefix, int i)
     rp_params_vector(p, &l->norm_attn, d, LAYER "post_attention_layernorm.weight", prefix, i);
     rp_params_vector(p, &l->norm_ffn, d, LAYER "pre_feedforward_layernorm.weight", prefix, i);
     rp_params_vector(p, &l->norm_out, d, LAYER "post_feedforward_layernorm.weight", prefix, i);
-    rp_params_matrix(p, &l->q, q_dim, d, LAYER "self_attn.q_proj.weight", prefix, i);
-    rp_params_matrix(p, &l->k, kv_dim, d, LAYER "self_attn.k_proj.weight", prefix, i);
-    rp_params_matrix(p, &l->v, kv_dim, d, LAYER "self_attn.v_proj.weight", prefix, i);
-    rp_params_matrix(p, &l->o, d, q_dim, LAYER "self_attn.o_proj.weight", prefix, i);
-    rp_params_matrix(p, &l->gate, c->ffn, d, LAYER "mlp.gate_proj.weight", prefix, i);
-    rp_params_matrix(p, &l->up, c->ffn, d, LAYER "mlp.up_proj.weight", prefix, i);
-    rp_params_matrix(p, &l->down, d, c->ffn, LAYER "mlp.down_proj.weight", prefix, i);
+    rp_params_matrix_narrow(p, &l->q, q_dim, d, LAYER "self_attn.q_proj.weight", prefix, i);
+    rp_params_matrix_narrow(p, &l->k, kv_dim, d, LAYER "self_attn.k_proj.weight", prefix, i);
+    rp_params_matrix_narrow(p, &l->v, kv_dim, d, LAYER "self_attn.v_proj.weight", prefix, i);
+    rp_params_matrix_narrow(p, &l->o, d, q_dim, LAYER "self_attn.o_proj.weight", prefix, i);
+    rp_params_matrix_narrow(p, &l->gate, c->ffn, d, LAYER "mlp.gate_proj.weight", prefix, i);
+    rp_params_matrix_narrow(p, &l->up, c->ffn, d, LAYER "mlp.up_proj.weight", prefix, i);
+    rp_params_matrix_narrow(p, &l->down, d, c->ffn, LAYER "mlp.down_proj.weight", prefix, i);
 #undef LAYER
 }
 
@@ -258,6 +258,7 @@ static void gemma2_info(const void *handle, rp_encoder_info *out)
         .dim = self->config.hidden,
         .vocab = self->config.vocab,
         .max_tokens = self->config.max_tokens,
+        .bytes_read = self->params.n_read,
     };
 }
 

@@ -136,15 +136,15 @@ static void config_bind_block(rp_lumina2 *self, rp_lumina2_block *b, const char 
     rp_params_vector(p, &b->norm2, d, "%s.norm2.weight", at);
     rp_params_vector(p, &b->ffn_norm1, d, "%s.ffn_norm1.weight", at);
     rp_params_vector(p, &b->ffn_norm2, d, "%s.ffn_norm2.weight", at);
-    rp_params_matrix(p, &b->q, d, d, "%s.attn.to_q.weight", at);
-    rp_params_matrix(p, &b->k, kv_dim, d, "%s.attn.to_k.weight", at);
-    rp_params_matrix(p, &b->v, kv_dim, d, "%s.attn.to_v.weight", at);
-    rp_params_matrix(p, &b->o, d, d, "%s.attn.to_out.0.weight", at);
+    rp_params_matrix_narrow(p, &b->q, d, d, "%s.attn.to_q.weight", at);
+    rp_params_matrix_narrow(p, &b->k, kv_dim, d, "%s.attn.to_k.weight", at);
+    rp_params_matrix_narrow(p, &b->v, kv_dim, d, "%s.attn.to_v.weight", at);
+    rp_params_matrix_narrow(p, &b->o, d, d, "%s.attn.to_out.0.weight", at);
     rp_params_vector(p, &b->norm_q, c->head_dim, "%s.attn.norm_q.weight", at);
     rp_params_vector(p, &b->norm_k, c->head_dim, "%s.attn.norm_k.weight", at);
-    rp_params_matrix(p, &b->w1, c->ffn, d, "%s.feed_forward.linear_1.weight", at);
-    rp_params_matrix(p, &b->w3, c->ffn, d, "%s.feed_forward.linear_3.weight", at);
-    rp_params_matrix(p, &b->w2, d, c->ffn, "%s.feed_forward.linear_2.weight", at);
+    rp_params_matrix_narrow(p, &b->w1, c->ffn, d, "%s.feed_forward.linear_1.weight", at);
+    rp_params_matrix_narrow(p, &b->w3, c->ffn, d, "%s.feed_forward.linear_3.weight", at);
+    rp_params_matrix_narrow(p, &b->w2, d, c->ffn, "%s.feed_forward.linear_2.weight", at);
 }
 
 void rp_lumina2_config_bind(rp_lumina2 *self)

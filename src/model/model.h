@@ -32,6 +32,7 @@ typedef struct {
     int max_cond_tokens; /* most rows of a condition */
     int max_latent_size; /* largest latent height or width */
     int64_t n_params;
+    size_t bytes_read; /* of its files, to open it */
 } rp_denoiser_info;
 
 /* One job's shape: everything that buffers and tables are sized from. */
@@ -43,6 +44,12 @@ typedef struct {
     int max_tokens; /* longest condition */
 } rp_denoiser_job;
 
+/* Bytes of device memory, as computed from a config. */
+typedef struct {
+    size_t weights, buffers;
+    int h, w; /* the latent size that the buffers are for */
+} rp_denoiser_need;
+
 typedef struct {
     const char *class_name; /* "Lumina2Transformer2DModel" */
     const char *help;
@@ -52,6 +59,11 @@ typedef struct {
     void (*close)(void *self); /* NULL is allowed */
     void (*info)(const void *self, rp_denoiser_info *out);
     uint64_t (*fingerprint)(const void *self); /* of config and weights */
+
+    /* What the network in `dir` would take in this precision (not AUTO), and begin() for a job of this
+     * shape (h 0: the size it was trained for; c and sigma are not read). Reads the config only: for saying what does not fit. */
+    rp_status (*need)(const char *dir, rp_precision precision, const rp_denoiser_job *job,
+                      rp_denoiser_need *out);
 
     /* Size buffers and compute what depends on sigma alone (adaLN vectors of all evals). Everything
      * that predict() needs is allocated here; memory is kept and reused by the next job. */
@@ -83,6 +95,7 @@ typedef struct {
     int dim;        /* width of the embedding it returns */
     int vocab;      /* token ids are below this */
     int max_tokens; /* positions it can count */
+    size_t bytes_read;
 } rp_encoder_info;
 
 typedef struct {
@@ -107,6 +120,7 @@ typedef struct {
 typedef struct {
     int latent_channels;
     int scale; /* picture pixels per latent pixel, 8 */
+    size_t bytes_read;
 } rp_vae_info;
 
 typedef struct {

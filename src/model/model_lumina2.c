@@ -7,6 +7,7 @@
 #include "base/mem.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define LUMINA2_OUT_EPS 1e-6f /* of the last layer norm, fixed in the class */
 
@@ -136,6 +137,7 @@ static void lumina2_info(const void *handle, rp_denoiser_info *out)
         .max_cond_tokens = lumina2_max_tokens(c),
         .max_latent_size = lumina2_max_latent(c),
         .n_params = self->n_params,
+        .bytes_read = self->params.n_read,
     };
 }
 
@@ -203,8 +205,17 @@ static rp_status lumina2_grow_conds(rp_lumina2 *self, int n_conds)
     return RP_OK;
 }
 
-/* All memory that the job needs, here and now. */
-static rp_status lumina2_grow(rp_lumina2 *self, const rp_denoiser_job *job)
+typedef struct {
+    rp_buffer *buffer;
+    size_t n_elems;
+    const char *what;
+    bool act; /* input or output of products: the backend's own element type */
+} lumina2_want;
+
+enum { N_WANTS = 21 };
+
+/* All device memory that a job needs. */
+static void lumina2_list(rp_lumina2 *self, const rp_denoiser_job *job, lumina2_want out[N_WANTS])
 {
     const rp_lumina2_config *c = &self->config;
     const size_t image = (size_t)(job->h / c->patch) * (size_t)(job->w / c->patch);
@@ -218,12 +229,7 @@ static rp_status lumina2_grow(rp_lumina2 *self, const rp_denoiser_job *job)
     const size_t temb = (size_t)c->temb_dim;
     const size_t patch_dim = (size_t)c->patch * (size_t)c->patch * (size_t)c->channels;
     const size_t latent = (size_t)job->c * (size_t)job->h * (size_t)job->w;
-    const struct {
-        rp_buffer *buffer;
-        size_t n_elems;
-        const char *what;
-        bool act; /* input or output of products: the backend's own element type */
-    } want[] = {
+    const lumina2_want want[] = {
         {&self->mem.mod, (size_t)lumina2_n_modulated(c) * evals * 4 * d, "adaLN vectors", false},
         {&self->mem.out_scale, evals * d, "output scales", false},
         {&self->mem.time, evals * larger(RP_LUMINA2_TIME_DIM, temb), "timestep table", false},
@@ -247,14 +253,60 @@ static rp_status lumina2_grow(rp_lumina2 *self, const rp_denoiser_job *job)
         {&self->mem.now_sin, t * half, "rotary sines", false},
     };
 
-    for (size_t i = 0; i < sizeof(want) / sizeof(want[0]); i++) {
+    _Static_assert(sizeof(want) / sizeof(want[0]) == N_WANTS, "N_WANTS counts the rows above");
+    memcpy(out, want, sizeof(want));
+}
+
+static int lumina2_rows(const rp_lumina2_config *c, const rp_denoiser_job *job)
+{
+    return job->max_tokens + (job->h / c->patch) * (job->w / c->patch);
+}
+
+/* Here and now. */
+static rp_status lumina2_grow(rp_lumina2 *self, const rp_denoiser_job *job)
+{
+    const rp_lumina2_config *c = &self->config;
+    const int t = lumina2_rows(c, job);
+    const size_t rope = 2 * (size_t)t * ((size_t)c->head_dim / 2);
+    lumina2_want want[N_WANTS];
+
+    lumina2_list(self, job, want);
+    for (size_t i = 0; i < N_WANTS; i++) {
         RP_TRY((want[i].act ? rp_buffer_grow_act : rp_buffer_grow)(&self->backend, want[i].buffer,
                                                                    want[i].n_elems, want[i].what));
     }
-    RP_TRY(lumina2_grow_host(self, larger(evals * RP_LUMINA2_TIME_DIM, 2 * t * half)));
+    RP_TRY(lumina2_grow_host(self, larger((size_t)job->n_evals * RP_LUMINA2_TIME_DIM, rope)));
     RP_TRY(lumina2_grow_conds(self, job->n_conds));
-    return self->backend.ops->reserve(self->backend.self, lumina2_longest_row(c), (int)t,
-                                      c->head_dim);
+    return self->backend.ops->reserve(self->backend.self, lumina2_longest_row(c), t, c->head_dim);
+}
+
+static rp_status lumina2_need(const char *dir, rp_precision precision, const rp_denoiser_job *job,
+                              rp_denoiser_need *out)
+{
+    rp_lumina2 self = {.params.random = true}; /* shapes only */
+    uint64_t fingerprint = 0;
+    lumina2_want want[N_WANTS];
+    void *mem = NULL;
+
+    RP_TRY(rp_lumina2_config_read(dir, &self.config, &fingerprint));
+    const size_t n_blocks = (size_t)(lumina2_n_modulated(&self.config) + self.config.n_refiners);
+    RP_TRY(rp_mem_new(n_blocks, sizeof(*self.block), "the denoiser's blocks", &mem));
+    self.block = mem;
+    rp_lumina2_config_bind(&self);
+    const rp_status st = self.params.status;
+    rp_denoiser_job sized = *job;
+    sized.c = self.config.channels;
+    sized.h = job->h > 0 ? job->h : self.config.sample_size;
+    sized.w = job->h > 0 ? job->w : self.config.sample_size;
+    *out = (rp_denoiser_need){
+        .weights = rp_params_bytes(&self.params, precision), .h = sized.h, .w = sized.w};
+    lumina2_list(&self, &sized, want);
+    for (size_t i = 0; i < N_WANTS; i++) {
+        out->buffers += want[i].n_elems * (want[i].act && precision != RP_PRECISION_F32 ? 2 : 4);
+    }
+    rp_params_close(&self.params);
+    free(self.block);
+    return st;
 }
 
 /* adaLN vectors of all modulated blocks at all noise levels. */
@@ -501,6 +553,7 @@ const rp_denoiser_ops rp_model_lumina2 = {
     .close = lumina2_close,
     .info = lumina2_info,
     .fingerprint = lumina2_fingerprint,
+    .need = lumina2_need,
     .begin = lumina2_begin,
     .condition = lumina2_condition,
     .predict = lumina2_predict,

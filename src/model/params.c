@@ -114,6 +114,18 @@ void rp_params_matrix(rp_params *params, rp_tensor *slot, int rows, int cols, co
     va_end(args);
 }
 
+void rp_params_matrix_narrow(rp_params *params, rp_tensor *slot, int rows, int cols,
+                             const char *format, ...)
+{
+    const int64_t dims[] = {rows, cols};
+    va_list args;
+
+    va_start(args, format);
+    params_bind(params, slot, 2, dims, format, args);
+    va_end(args);
+    slot->narrow = true;
+}
+
 void rp_params_conv(rp_params *params, rp_tensor *slot, int c_out, int c_in, int kernel,
                     const char *format, ...)
 {
@@ -151,6 +163,9 @@ rp_status rp_params_finish(rp_params *params)
         rp_tensor *slot = params->slot[params->n_placed];
         const rp_tensor host = *slot;
         RP_TRY(params_place(params, params->n_placed, &host, slot));
+        if (!params->come && !params->random) {
+            params->n_read += (size_t)rp_tensor_elems(&host) * rp_dtype_bytes(host.dtype);
+        }
     }
     return RP_OK;
 }
@@ -163,6 +178,19 @@ int64_t rp_params_count(const rp_params *params)
         count += rp_tensor_elems(params->slot[i]);
     }
     return count;
+}
+
+size_t rp_params_bytes(const rp_params *params, rp_precision precision)
+{
+    const size_t wide = precision == RP_PRECISION_F32 ? 4 : 2;
+    size_t n_bytes = 0;
+
+    for (size_t i = 0; i < params->n; i++) {
+        const rp_tensor *t = params->slot[i];
+        const bool narrow = t->narrow && precision == RP_PRECISION_FP8;
+        n_bytes += (size_t)rp_tensor_elems(t) * (t->n_dims < 2 ? 4 : narrow ? 1 : wide);
+    }
+    return n_bytes;
 }
 
 uint64_t rp_params_fingerprint(const rp_params *params)

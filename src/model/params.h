@@ -26,6 +26,7 @@ typedef struct {
     rp_param_fill *fill; /* [n] when random, else NULL */
     size_t n, room;
     size_t n_placed;  /* slots that hold a tensor of the backend */
+    size_t n_read;    /* bytes of files that were placed */
     rp_status status; /* first failure of binding itself */
 } rp_params;
 
@@ -42,6 +43,9 @@ void rp_params_vector(rp_params *params, rp_tensor *slot, int n, const char *for
     __attribute__((format(printf, 4, 5)));
 void rp_params_matrix(rp_params *params, rp_tensor *slot, int rows, int cols, const char *format,
                       ...) __attribute__((format(printf, 5, 6)));
+/* The same for the large matrices of blocks: they may be kept in 8 bits (RP_PRECISION_FP8). */
+void rp_params_matrix_narrow(rp_params *params, rp_tensor *slot, int rows, int cols,
+                             const char *format, ...) __attribute__((format(printf, 5, 6)));
 /* [c_out, c_in, kernel, kernel] */
 void rp_params_conv(rp_params *params, rp_tensor *slot, int c_out, int c_in, int kernel,
                     const char *format, ...) __attribute__((format(printf, 6, 7)));
@@ -52,6 +56,9 @@ rp_status rp_params_finish(rp_params *params);
 
 /* Number of elements bound. */
 int64_t rp_params_count(const rp_params *params);
+
+/* Bytes that they take on a device in this precision (not AUTO), before or after finish. */
+size_t rp_params_bytes(const rp_params *params, rp_precision precision);
 
 /* Of the files, or of how random weights are drawn. */
 uint64_t rp_params_fingerprint(const rp_params *params);

@@ -276,6 +276,7 @@ static void kl_info(const void *handle, rp_vae_info *out)
     *out = (rp_vae_info){
         .latent_channels = self->config.latent_channels,
         .scale = 1 << (self->config.n_blocks - 1),
+        .bytes_read = self->params.n_read,
     };
 }
 
@@ -379,6 +380,12 @@ static void kl_run_resnet(kl *self, const kl_resnet *r, int h, int w)
     ops->add(be, self->x.data, self->a.data, n_out);
 }
 
+/* [rows, cols] in p -> [cols, rows] in q */
+static void kl_turn(kl *self, const rp_buffer *p, int rows, int cols, const rp_buffer *q)
+{
+    self->backend.ops->transpose(self->backend.self, p->data, rows, cols, q->data);
+}
+
 /* x += to_out(attention(norm(x))), one head as wide as the picture has channels */
 static void kl_run_attention(kl *self, int area)
 {
@@ -408,16 +415,22 @@ static void kl_run_attention(kl *self, int area)
         .scale = (float)(1.0 / sqrt(c)),
     };
 
+    const bool by_rows = ops->picture_rows(be);
+
     ops->group_norm(be, self->x.data, c, area, self->config.groups, &m->norm_w, &m->norm_b, KL_EPS,
-                    false, q);
-    ops->transpose(be, q, c, area, rows);
+                    false, by_rows ? rows : q);
+    if (!by_rows) {
+        kl_turn(self, &self->a, c, area, &self->b);
+    }
     ops->linear(be, rows, area, c, c, q_w, 1, &m->q_b, q);
     ops->linear(be, rows, area, c, c, k_w, 1, &m->k_b, k);
     ops->linear(be, rows, area, c, c, v_w, 1, &m->v_b, v);
     ops->attention(be, &shape, q, k, v, rows);
     ops->linear(be, rows, area, c, c, o_w, 1, &m->o_b, q);
-    ops->transpose(be, q, area, c, rows);
-    ops->add(be, self->x.data, rows, n);
+    if (!by_rows) {
+        kl_turn(self, &self->a, area, c, &self->b);
+    }
+    ops->add(be, self->x.data, by_rows ? q : rows, n);
 }
 
 /* Latents in x -> picture in x. */
@@ -473,7 +486,15 @@ static rp_status kl_decode(void *handle, const float *latents, int h, int w, flo
         self->host[i] = latents[i] / c->scaling + c->shift;
     }
     ops->put(self->backend.self, self->x.data, self->host, n_latent * sizeof(float));
+    if (ops->picture_rows(self->backend.self)) {
+        kl_turn(self, &self->x, c->latent_channels, (int)area, &self->a);
+        kl_swap(&self->x, &self->a);
+    }
     kl_run(self, h, w);
+    if (ops->picture_rows(self->backend.self)) {
+        kl_turn(self, &self->x, (int)(n_rgb / RGB), RGB, &self->a);
+        kl_swap(&self->x, &self->a);
+    }
     ops->get(self->backend.self, rgb, self->x.data, n_rgb * sizeof(float));
     return ops->sync(self->backend.self);
 }

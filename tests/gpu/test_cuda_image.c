@@ -84,6 +84,31 @@ static void copy_rows(void **state)
     pair_done();
 }
 
+/* ---- pictures as the device keeps them: [c, hw], or rows [hw, c] ---- */
+
+static bool by_rows(int side)
+{
+    return pair_on[side].ops->picture_rows(pair_on[side].self);
+}
+
+/* What the op of this side reads: x itself, or x turned into `turned`. */
+static const float *as_kept(int side, const pair_array *x, const pair_array *turned, int c, int hw)
+{
+    if (!by_rows(side)) {
+        return x->at[side];
+    }
+    pair_on[side].ops->transpose(pair_on[side].self, x->at[side], c, hw, turned->at[side]);
+    return turned->at[side];
+}
+
+/* After the op wrote `turned` there: x, [c, hw] again. */
+static void from_kept(int side, const pair_array *turned, const pair_array *x, int c, int hw)
+{
+    if (by_rows(side)) {
+        pair_on[side].ops->transpose(pair_on[side].self, turned->at[side], hw, c, x->at[side]);
+    }
+}
+
 /* ---- convolution ---- */
 
 static const rp_conv_shape conv_cases[] = {
@@ -101,19 +126,24 @@ static void one_conv(const pair_mode *m, const rp_conv_shape *c, rp_dtype dtype,
     const size_t u = (size_t)c->upsample, n_pixels = (size_t)c->h * (size_t)c->w;
     pair_array x = pair_random(m->in, (size_t)c->c_in * n_pixels, 65, 1, 0);
     pair_array out = pair_poison(m->out, (size_t)c->c_out * n_pixels * u * u);
+    pair_array x_rows = pair_poison(m->in, x.n), out_rows = pair_poison(m->out, out.n);
     pair_weight w = pair_weight_random(dtype, c->c_out, c->c_in, c->kernel, 66);
     pair_weight bias = pair_weight_random(dtype, c->c_out, 0, 0, 67);
 
     pair_say("%d -> %d, %d x %d, kernel %d upsample %d type %d bias %d", c->c_in, c->c_out, c->h,
              c->w, c->kernel, c->upsample, (int)dtype, has_bias);
     for (int s = 0; s < N_SIDES; s++) {
-        pair_on[s].ops->conv2d(pair_on[s].self, c, x.at[s], &w.at[s], has_bias ? &bias.at[s] : NULL,
-                               out.at[s]);
+        const float *in = as_kept(s, &x, &x_rows, c->c_in, (int)n_pixels);
+        pair_on[s].ops->conv2d(pair_on[s].self, c, in, &w.at[s], has_bias ? &bias.at[s] : NULL,
+                               by_rows(s) ? out_rows.at[s] : out.at[s]);
+        from_kept(s, &out_rows, &out, c->c_out, (int)(n_pixels * u * u));
     }
     (void)pair_check("conv2d", &out, PAIR_CLOSE);
     (void)pair_check("the input of conv2d", &x, PAIR_EXACT);
     pair_weight_drop(&w);
     pair_weight_drop(&bias);
+    pair_drop(&x_rows);
+    pair_drop(&out_rows);
     pair_drop(&x);
     pair_drop(&out);
 }
@@ -142,19 +172,25 @@ static void one_group_norm(const pair_mode *m, const int *d, int variant)
     /* a mean far from 0, where a one-pass variance fails */
     pair_array x = pair_random(in_place ? m->out : m->in, n, 68, 4.0f, 30.0f);
     pair_array out = in_place ? x : pair_poison(m->out, n);
+    pair_array x_rows = pair_poison(in_place ? m->out : m->in, n);
+    pair_array out_rows = in_place ? x_rows : pair_poison(m->out, n);
     pair_weight w = pair_weight_random((rp_dtype)(variant % 3), d[0], 0, 0, 69);
     pair_weight b = pair_weight_random((rp_dtype)(variant % 3), d[0], 0, 0, 70);
 
     pair_say("c %d hw %d groups %d silu %d in place %d", d[0], d[1], d[2], silu, in_place);
     for (int s = 0; s < N_SIDES; s++) {
-        pair_on[s].ops->group_norm(pair_on[s].self, x.at[s], d[0], d[1], d[2], &w.at[s], &b.at[s],
-                                   1e-6f, silu, out.at[s]);
+        const float *in = as_kept(s, &x, &x_rows, d[0], d[1]);
+        pair_on[s].ops->group_norm(pair_on[s].self, in, d[0], d[1], d[2], &w.at[s], &b.at[s], 1e-6f,
+                                   silu, by_rows(s) ? out_rows.at[s] : out.at[s]);
+        from_kept(s, &out_rows, &out, d[0], d[1]);
     }
     (void)pair_check("group_norm", &out, PAIR_CLOSE);
     if (!in_place) {
         pair_drop(&out);
+        pair_drop(&out_rows);
     }
     pair_drop(&x);
+    pair_drop(&x_rows);
     pair_weight_drop(&w);
     pair_weight_drop(&b);
 }

@@ -1,0 +1,271 @@
+/*
+ * cuda_group_rows.cu - group norm, doubling and filters of pictures that lie as rows [h w, c].
+ *
+ * A thread keeps to its chunk of channels and walks down the rows of its piece; so what belongs to
+ * a channel is loaded once. Sums are taken against the first row's value, which takes a mean far
+ * from zero out of them, and merged in a fixed order (Chan, Golub and LeVeque 1979), in double.
+ */
+#include "tensor/cuda/cuda_device.cuh"
+
+#define ROWS_THREADS 256
+
+typedef struct {
+    int c, groups, n_chunks;
+    size_t hw, piece; /* rows, rows of a piece */
+    int lanes;        /* rows that a block takes at once */
+} rows_job;
+
+/* Where a thread of these kernels stands. */
+struct rows_place {
+    int chunk, lane;
+    size_t begin, end;
+    bool works;
+
+    __device__ rows_place(const rows_job &job)
+    {
+        const int inside = job.n_chunks < ROWS_THREADS ? job.n_chunks : ROWS_THREADS;
+        chunk = blockIdx.y * ROWS_THREADS + threadIdx.x % inside;
+        lane = threadIdx.x / inside;
+        begin = min(job.hw, blockIdx.x * job.piece);
+        end = min(job.hw, begin + job.piece);
+        works = lane < job.lanes && chunk < job.n_chunks;
+    }
+};
+
+/* partial[piece, c, 2]: sums of x - x[0] and of its square over the rows of the piece. */
+template <int V, typename X>
+__global__ void __launch_bounds__(ROWS_THREADS)
+    rows_pieces(rows_job job, const X *x, float *partial)
+{
+    __shared__ float sums[2 * V][ROWS_THREADS];
+    const rows_place at(job);
+    float first[V] = {}, sum[V] = {}, sum_sq[V] = {};
+
+    if (at.works) {
+        rp_load<V>(x + (size_t)at.chunk * V, first);
+#pragma unroll 4
+        for (size_t row = at.begin + at.lane; row < at.end; row += job.lanes) {
+            float v[V];
+            rp_load<V>(x + row * job.c + (size_t)at.chunk * V, v);
+#pragma unroll
+            for (int j = 0; j < V; j++) {
+                const float d = v[j] - first[j];
+                sum[j] += d;
+                sum_sq[j] += d * d;
+            }
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < V; j++) {
+        sums[2 * j][threadIdx.x] = sum[j];
+        sums[2 * j + 1][threadIdx.x] = sum_sq[j];
+    }
+    __syncthreads();
+    if (!at.works || at.lane != 0) {
+        return;
+    }
+    const int inside = job.n_chunks < ROWS_THREADS ? job.n_chunks : ROWS_THREADS;
+    float *out = partial + ((size_t)blockIdx.x * job.c + (size_t)at.chunk * V) * 2;
+#pragma unroll
+    for (int j = 0; j < 2 * V; j++) {
+        float total = 0.0f;
+        for (int lane = 0; lane < job.lanes; lane++) {
+            total += sums[j][threadIdx.x + lane * inside];
+        }
+        out[j] = total;
+    }
+}
+
+struct rows_moments {
+    double n, mean, m2;
+
+    __device__ void merge(double other_n, double other_mean, double other_m2)
+    {
+        if (other_n > 0) {
+            const double apart = other_mean - mean, share = other_n / (n + other_n);
+            mean += apart * share;
+            m2 += other_m2 + apart * apart * n * share;
+            n += other_n;
+        }
+    }
+};
+
+/* Block: one group. stats[group, 2]: mean, 1 / sqrt(var + eps) */
+template <typename X>
+__global__ void __launch_bounds__(ROWS_THREADS)
+    rows_merge(rows_job job, const X *x, const float *partial, int n_pieces, float eps,
+               float *stats)
+{
+    __shared__ double list[ROWS_THREADS][3];
+    const int width = job.c / job.groups;
+    rows_moments all = {0, 0, 0};
+
+    for (int i = threadIdx.x; i < n_pieces * width; i += ROWS_THREADS) {
+        const int piece = i / width, channel = blockIdx.x * width + i % width;
+        const size_t begin = min(job.hw, piece * job.piece);
+        const double n = (double)(min(job.hw, begin + job.piece) - begin);
+        const float *sums = partial + ((size_t)piece * job.c + channel) * 2;
+        if (n > 0) {
+            const double mean = sums[0] / n;
+            all.merge(n, rp_float(x[channel]) + mean, sums[1] - mean * sums[0]);
+        }
+    }
+    list[threadIdx.x][0] = all.n;
+    list[threadIdx.x][1] = all.mean;
+    list[threadIdx.x][2] = all.m2;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        rows_moments group = {0, 0, 0};
+        for (int i = 0; i < ROWS_THREADS; i++) {
+            group.merge(list[i][0], list[i][1], list[i][2]);
+        }
+        stats[2 * blockIdx.x] = (float)group.mean;
+        stats[2 * blockIdx.x + 1] = (float)(1.0 / sqrt(group.m2 / group.n + (double)eps));
+    }
+}
+
+/* `x` and `out` may be the same: a chunk is read before it is written, by one thread. */
+template <int V, bool SILU, typename X, typename Y>
+__global__ void __launch_bounds__(ROWS_THREADS)
+    rows_apply(rows_job job, const X *x, const float *stats, const float *w, const float *b, Y *out)
+{
+    const rows_place at(job);
+    const int width = job.c / job.groups;
+    float mean[V], factor[V], add[V];
+
+    if (!at.works) {
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j < V; j++) {
+        const int channel = at.chunk * V + j, group = channel / width;
+        mean[j] = stats[2 * group];
+        factor[j] = stats[2 * group + 1] * w[channel];
+        add[j] = b[channel];
+    }
+#pragma unroll 2
+    for (size_t row = at.begin + at.lane; row < at.end; row += job.lanes) {
+        float v[V];
+        rp_load<V>(x + row * job.c + (size_t)at.chunk * V, v);
+#pragma unroll
+        for (int j = 0; j < V; j++) {
+            v[j] = (v[j] - mean[j]) * factor[j] + add[j];
+            v[j] = SILU ? rp_silu(v[j]) : v[j];
+        }
+        rp_store<V>(out + row * job.c + (size_t)at.chunk * V, v);
+    }
+}
+
+static rows_job job_of(int c, size_t hw, int groups, int v, unsigned *n_pieces)
+{
+    rows_job job = {c, groups, c / v, hw, 0, 1};
+
+    job.lanes = job.n_chunks < ROWS_THREADS ? ROWS_THREADS / job.n_chunks : 1;
+    const size_t most = rp_ceil_div(hw, (size_t)job.lanes * 4);
+    *n_pieces = (unsigned)(most < RP_CUDA_ROW_PIECES ? most : RP_CUDA_ROW_PIECES);
+    job.piece = rp_ceil_div(hw, *n_pieces);
+    return job;
+}
+
+template <int V, typename X, typename Y>
+static void run_rows(cudaStream_t stream, const X *x, int c, size_t hw, int groups, const float *w,
+                     const float *b, float eps, bool silu, float *partial, Y *out)
+{
+    unsigned n_pieces = 0;
+    const rows_job job = job_of(c, hw, groups, V, &n_pieces);
+    const dim3 grid(n_pieces, (unsigned)rp_ceil_div((size_t)job.n_chunks, ROWS_THREADS));
+    float *stats = partial + (size_t)RP_CUDA_ROW_PIECES * c * 2;
+
+    rows_pieces<V><<<grid, ROWS_THREADS, 0, stream>>>(job, x, partial);
+    rows_merge<<<groups, ROWS_THREADS, 0, stream>>>(job, x, partial, (int)n_pieces, eps, stats);
+    if (silu) {
+        rows_apply<V, true><<<grid, ROWS_THREADS, 0, stream>>>(job, x, stats, w, b, out);
+    } else {
+        rows_apply<V, false><<<grid, ROWS_THREADS, 0, stream>>>(job, x, stats, w, b, out);
+    }
+}
+
+void rp_cuda_k_group_norm_rows(cudaStream_t stream, rp_cuda_view x, int c, int hw, int groups,
+                               const float *w, const float *b, float eps, bool silu, float *partial,
+                               rp_cuda_view out)
+{
+    const bool wide = c % 8 == 0 && rp_wide(x.data) && rp_wide(out.data);
+
+    if (hw == 0) {
+        return;
+    }
+    rp_with_act(x.dtype, [&](auto in_type) {
+        rp_with_act(out.dtype, [&](auto out_type) {
+            using X = decltype(in_type);
+            using Y = decltype(out_type);
+            rp_with_chunk<8>(wide, [&](auto chunk) {
+                run_rows<decltype(chunk)::value>(stream, (const X *)x.data, c, (size_t)hw, groups,
+                                                 w, b, eps, silu, partial, (Y *)out.data);
+            });
+        });
+    });
+}
+
+/* ---- doubling */
+
+template <int V, typename X, typename Y>
+__global__ void double_rows(const X *x, int n_chunks, int w, size_t n, Y *out)
+{
+    for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < n;
+         i += (size_t)gridDim.x * blockDim.x) {
+        const size_t row = i / n_chunks, chunk = i % n_chunks;
+        const size_t y = row / (2 * w), column = row % (2 * w);
+        float v[V];
+        rp_load<V>(x + (((y / 2) * w + column / 2) * n_chunks + chunk) * V, v);
+        rp_store<V>(out + i * V, v);
+    }
+}
+
+void rp_cuda_k_upsample_rows(cudaStream_t stream, rp_cuda_view x, int c, int h, int w,
+                             rp_cuda_view out)
+{
+    const bool wide = c % 8 == 0 && rp_wide(x.data) && rp_wide(out.data);
+
+    rp_with_act(x.dtype, [&](auto in_type) {
+        rp_with_act(out.dtype, [&](auto out_type) {
+            using X = decltype(in_type);
+            using Y = decltype(out_type);
+            rp_with_chunk<8>(wide, [&](auto chunk) {
+                constexpr int V = decltype(chunk)::value;
+                const size_t n = (size_t)4 * h * w * (c / V);
+                if (n > 0) {
+                    double_rows<V><<<rp_grid(rp_ceil_div(n, 256)), 256, 0, stream>>>(
+                        (const X *)x.data, c / V, w, n, (Y *)out.data);
+                }
+            });
+        });
+    });
+}
+
+/* ---- filters */
+
+/* [c_out, c_in, n] -> [c_out, n, c_in], n = kernel^2 */
+template <typename T>
+__global__ void turn_filter(const T *in, size_t n_all, int c_in, int n, T *out)
+{
+    for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < n_all;
+         i += (size_t)gridDim.x * blockDim.x) {
+        const size_t channel = i % c_in, tap = i / c_in % n, filter = i / c_in / n;
+        out[i] = in[(filter * c_in + channel) * n + tap];
+    }
+}
+
+void rp_cuda_k_filter_rows(cudaStream_t stream, rp_cuda_view in, int c_out, int c_in, int kernel,
+                           rp_cuda_view out)
+{
+    const int n = kernel * kernel;
+    const size_t n_all = (size_t)c_out * c_in * n;
+
+    if (n_all > 0) {
+        rp_with_act(in.dtype, [&](auto type) {
+            using T = decltype(type);
+            turn_filter<<<rp_grid(rp_ceil_div(n_all, 256)), 256, 0, stream>>>(
+                (const T *)in.data, n_all, c_in, n, (T *)out.data);
+        });
+    }
+}
