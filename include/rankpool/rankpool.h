@@ -182,9 +182,14 @@ RP_API const uint8_t *rp_result_rgb(const rp_result *result, int i, int *width_o
  * busy, idle and wire seconds and units. Borrowed. */
 RP_API const char *rp_result_report(const rp_result *result);
 
+/* When rank 0's units ran on its device, as a trace in Chrome's JSON format (Perfetto opens it). NULL when
+ * out of memory. Free with rp_free. */
+RP_API char *rp_result_timeline(const rp_result *result);
+
 /* One number of the report: "sample_seconds", "steps_per_second", "total_seconds", "encode_seconds",
  * "decode_seconds", "open_seconds"; "step_ms", and "unit_ms" of one evaluation on rank 0: medians of the
- * job's. NaN: no such name. */
+ * job's; "gpu_idle_us" and "gpu_idle_us_max" between two of them, with a GPU. NaN: no such name, or not
+ * measured. */
 RP_API double rp_result_number(const rp_result *result, const char *name);
 
 /* ---------------------------------------------------------- information */

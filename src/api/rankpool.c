@@ -74,6 +74,11 @@ const char *rp_result_report(const rp_result *result)
     return result->report;
 }
 
+char *rp_result_timeline(const rp_result *result)
+{
+    return rp_timeline_json(result->units, result->n_units);
+}
+
 /* ---- registries: every row begins with name and help */
 
 typedef struct {

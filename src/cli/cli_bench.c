@@ -81,6 +81,40 @@ static double rank_number(const rp_result *result, int rank, const char *what)
     return isfinite(value) ? value : 0.0;
 }
 
+static void keep_idle(rp_bench_mode *mode, const rp_result *result)
+{
+    const double median = rp_result_number(result, "gpu_idle_us");
+    const double most   = rp_result_number(result, "gpu_idle_us_max");
+
+    if (isfinite(median)) {
+        mode->idle_us[mode->n_idle++] = median;
+        mode->idle_us_max             = most > mode->idle_us_max ? most : mode->idle_us_max;
+    }
+}
+
+static rp_status keep_timeline(rp_bench *b, const rp_result *result)
+{
+    if (rp_cli_args_get(b->args, "timeline") == NULL) {
+        return RP_OK;
+    }
+    rp_free(b->timeline);
+    b->timeline = rp_result_timeline(result);
+    if (b->timeline == NULL) {
+        rp_cli_error("no memory for the timeline");
+        return RP_E_NOMEM;
+    }
+    return RP_OK;
+}
+
+static void keep_start(rp_bench *b, const rp_result *result)
+{
+    b->read_seconds    = rp_result_number(result, "read_seconds");
+    b->read_gb         = rp_result_number(result, "read_gb");
+    b->connect_seconds = rp_result_number(result, "connect_seconds");
+    b->share_seconds   = rp_result_number(result, "share_seconds");
+    b->share_gb        = rp_result_number(result, "share_gb");
+}
+
 static void keep_numbers(rp_bench *b, rp_bench_mode *mode, const rp_result *result, double seconds)
 {
     const double per_second = rp_result_number(result, "steps_per_second");
@@ -91,6 +125,8 @@ static void keep_numbers(rp_bench *b, rp_bench_mode *mode, const rp_result *resu
     mode->unit_ms[mode->n]    = rp_result_number(result, "unit_ms");
     mode->encode_ms[mode->n]  = 1e3 * rp_result_number(result, "encode_seconds");
     mode->decode_ms[mode->n]  = 1e3 * rp_result_number(result, "decode_seconds");
+    keep_idle(mode, result);
+    keep_start(b, result);
     mode->n++;
     b->n_images = rp_result_n_images(result);
     (void)rp_result_rgb(result, 0, &b->width, &b->height);
@@ -118,11 +154,12 @@ static rp_status run_one(rp_bench *b, rankpool *pool, rp_bench_mode *mode, bool 
                    mode->name != NULL ? " " : "", timed ? "timed" : "warm-up");
     rp_cli_progress_start(b->quiet, label);
     const double began = rp_cli_now();
-    const rp_status st = rp_generate(pool, b->settings, &hooks, &result);
+    rp_status st       = rp_generate(pool, b->settings, &hooks, &result);
     const double ended = rp_cli_now();
     rp_cli_progress_wipe();
     if (st == RP_OK && timed) {
         keep_numbers(b, mode, result, ended - began);
+        st = keep_timeline(b, result);
     }
     rp_result_free(result);
     /* the first job refuses what exists; the next ones write the same names again */
@@ -143,6 +180,29 @@ static rp_status run_all(rp_bench *b, rankpool *pool)
     return RP_OK;
 }
 
+/* Refused before the measurement, not after it. */
+static rp_status check_outputs(const rp_bench *b)
+{
+    static const char *const options[] = {"json", "timeline"};
+    const bool overwrite = rp_cli_args_setting_on(b->args->settings, "overwrite");
+    rp_status st         = RP_OK;
+
+    for (int i = 0; st == RP_OK && i < 2; i++) {
+        const char *path = rp_cli_args_get(b->args, options[i]);
+        st               = path != NULL ? rp_cli_check_output(path, overwrite) : RP_OK;
+    }
+    return st;
+}
+
+static rp_status write_outputs(rp_bench *b)
+{
+    const char *json     = rp_cli_args_get(b->args, "json");
+    const char *timeline = rp_cli_args_get(b->args, "timeline");
+    const rp_status st   = json != NULL ? rp_bench_write_json(b, json) : RP_OK;
+
+    return st == RP_OK && timeline != NULL ? rp_bench_write_timeline(b, timeline) : st;
+}
+
 /* Rank 0, from the moment the pool is open. */
 static int bench_work(rankpool *pool, void *arg)
 {
@@ -155,9 +215,7 @@ static int bench_work(rankpool *pool, void *arg)
         rp_cli_error("no memory for the numbers of %d ranks", b->n_ranks);
         return RP_CLI_FAILED;
     }
-    const char *json = rp_cli_args_get(b->args, "json");
-    if (json != NULL && rp_cli_check_output(json, rp_cli_args_setting_on(b->args->settings,
-                                                                         "overwrite")) != RP_OK) {
+    if (check_outputs(b) != RP_OK) {
         return RP_CLI_FAILED;
     }
     const rp_status st = run_all(b, pool);
@@ -168,7 +226,7 @@ static int bench_work(rankpool *pool, void *arg)
         return RP_CLI_FAILED;
     }
     rp_bench_print(b);
-    return json == NULL || rp_bench_write_json(b, json) == RP_OK ? RP_CLI_OK : RP_CLI_FAILED;
+    return write_outputs(b) == RP_OK ? RP_CLI_OK : RP_CLI_FAILED;
 }
 
 static int bench_run(const rp_cli_args *args)
@@ -192,6 +250,7 @@ static int bench_run(const rp_cli_args *args)
     }
     rp_settings_free(b.settings);
     free(b.ranks);
+    rp_free(b.timeline);
     return code;
 }
 
@@ -203,6 +262,10 @@ static const rp_cli_option bench_options[] = {
      "opened again at every step; prints a Markdown table",
      false},
     {"json", "FILE.json", "", "", "write the numbers", false},
+    {"timeline", "FILE.json", "", "",
+     "write when rank 0's units of the last timed job ran, as a trace that Perfetto opens "
+     "(ui.perfetto.dev)",
+     false},
     {0},
 };
 
@@ -211,6 +274,8 @@ static const char *const bench_examples[] = {
     "rankpool bench --threads 1; mpirun -n 2 rankpool bench --threads 1",
     "eight pictures in flight, ten timed jobs, numbers into a file",
     "mpirun -n 2 rankpool bench --images 8 --repeat 10 --json two.json",
+    "when does the GPU wait? the units of the last job, to be looked at in ui.perfetto.dev",
+    "rankpool bench --repeat 2 --timeline units.json",
     "what keeping the pool is worth",
     "mpirun -n 2 rankpool bench --residency all --repeat 3",
     "two of the three, few steps",
@@ -229,7 +294,8 @@ const rp_cli_command rp_cli_bench = {
         "the "
         "least and the most: steps per second and time per step (sampling alone), seconds per job "
         "and images per second (prompt to picture), start-up, and for every rank the share of time "
-        "busy, idle and on the wire, and its units. Writes no picture unless --out is given.",
+        "busy, idle and on the wire, and its units; on a GPU also how long it waits between two units. "
+        "Writes no picture unless --out is given.",
     .examples  = bench_examples,
     .options   = bench_options,
     .rows      = RP_CLI_ROWS_ALL,

@@ -17,6 +17,9 @@ typedef struct {
     double unit_ms[RP_BENCH_MAX_REPEAT];    /* median of one evaluation on rank 0 */
     double encode_ms[RP_BENCH_MAX_REPEAT];  /* prompts to conditions */
     double decode_ms[RP_BENCH_MAX_REPEAT];  /* latents to pixels, all images */
+    double idle_us[RP_BENCH_MAX_REPEAT];    /* median between two units on the GPU */
+    double idle_us_max;                     /* of all timed jobs */
+    int n_idle;                             /* jobs in idle_us; 0 without a GPU */
 } rp_bench_mode;
 
 /* Sums over all timed jobs: seconds, and units (model evaluations). */
@@ -34,6 +37,8 @@ typedef struct {
     int n_ranks, n_images, width, height;
     rp_bench_rank *ranks; /* [n_ranks] */
     double began, open_seconds;
+    double read_seconds, read_gb, connect_seconds, share_seconds, share_gb; /* of the start */
+    char *timeline; /* of the last timed job, when asked for; free with rp_free */
 } rp_bench;
 
 /* To stdout. */
@@ -41,5 +46,7 @@ void rp_bench_print(rp_bench *bench);
 
 /* The numbers as JSON; the file appears whole or not at all. RP_E_IO (logged). */
 rp_status rp_bench_write_json(rp_bench *bench, const char *path);
+/* bench->timeline, likewise. */
+rp_status rp_bench_write_timeline(rp_bench *bench, const char *path);
 
 #endif

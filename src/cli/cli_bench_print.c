@@ -64,6 +64,22 @@ static void print_title(const rp_bench *b)
                  b->compare ? " of each residency, taking turns" : "");
 }
 
+/* On a GPU also what it consists of: files to the GPU, connecting, weights to the other ranks. */
+static void print_start(const rp_bench *b)
+{
+    (void)printf("start-up  %8.3f s", b->open_seconds);
+    if (b->share_gb > 0) {
+        (void)printf("                    reading %.2f GB %.2f s", b->read_gb, b->read_seconds);
+        if (b->n_ranks > 1) {
+            (void)printf(", connecting %.2f s", b->connect_seconds);
+        }
+        if (b->share_seconds > 0) {
+            (void)printf(", sending %.2f GB %.2f s", b->share_gb, b->share_seconds);
+        }
+    }
+    (void)printf("\n\n");
+}
+
 static void print_medians(rp_bench *b)
 {
     const stats rate = stats_of(b->modes[0].per_second, b->modes[0].n);
@@ -77,7 +93,7 @@ static void print_medians(rp_bench *b)
     (void)printf("s/job     %8.3f %8.3f %8.3f   prompt to picture\n", job.median, job.min, job.max);
     (void)printf("images/s  %8.3f %8.3f %8.3f\n", b->n_images / job.median, b->n_images / job.max,
                  b->n_images / job.min);
-    (void)printf("start-up  %8.3f s\n\n", b->open_seconds);
+    print_start(b);
 }
 
 static void print_ranks(const rp_bench *b)
@@ -89,6 +105,16 @@ static void print_ranks(const rp_bench *b)
         const double percent      = sum > 0 ? 100.0 / sum : 0;
         (void)printf("%4d %5.1f%% %5.1f%% %5.1f%% %7.0f\n", r, rank->busy * percent,
                      rank->idle * percent, rank->wire * percent, rank->units);
+    }
+}
+
+static void print_idle(rp_bench *b)
+{
+    rp_bench_mode *mode = &b->modes[0];
+
+    if (mode->n_idle > 0) {
+        (void)printf("\nGPU idle between units: median %.0f us, most %.0f us\n",
+                     stats_of(mode->idle_us, mode->n_idle).median, mode->idle_us_max);
     }
 }
 
@@ -136,6 +162,7 @@ void rp_bench_print(rp_bench *b)
     } else {
         print_medians(b);
         print_ranks(b);
+        print_idle(b);
     }
 }
 
@@ -167,12 +194,17 @@ static void json_mode(FILE *stream, rp_bench_mode *mode, int n_images)
                   "     \"steps_per_second\": {\"median\": %.6g, \"min\": %.6g, \"max\": %.6g},\n"
                   "     \"job_seconds\": {\"median\": %.6g, \"min\": %.6g, \"max\": %.6g},\n"
                   "     \"step_ms\": %.6g, \"unit_ms\": %.6g, \"encode_ms\": %.6g, "
-                  "\"decode_ms\": %.6g}",
+                  "\"decode_ms\": %.6g",
                   mode->name, mode->n, n_images / job.median, rate.median, rate.min, rate.max,
                   job.median, job.min, job.max, stats_of(mode->step_ms, mode->n).median,
                   stats_of(mode->unit_ms, mode->n).median,
                   stats_of(mode->encode_ms, mode->n).median,
                   stats_of(mode->decode_ms, mode->n).median);
+    if (mode->n_idle > 0) {
+        (void)fprintf(stream, ",\n     \"gpu_idle_us\": {\"median\": %.6g, \"max\": %.6g}",
+                      stats_of(mode->idle_us, mode->n_idle).median, mode->idle_us_max);
+    }
+    (void)fputc('}', stream);
 }
 
 static void json_ranks(FILE *stream, const rp_bench *b)
@@ -213,7 +245,12 @@ static void json_all(FILE *stream, rp_bench *b)
     (void)fprintf(stream, "  ]\n}\n");
 }
 
-rp_status rp_bench_write_json(rp_bench *b, const char *path)
+static void timeline_all(FILE *stream, rp_bench *b)
+{
+    (void)fprintf(stream, "%s\n", b->timeline);
+}
+
+static rp_status write_whole(rp_bench *b, const char *path, void (*fill)(FILE *, rp_bench *))
 {
     char part[PATH_MAX];
 
@@ -221,7 +258,7 @@ rp_status rp_bench_write_json(rp_bench *b, const char *path)
     FILE *stream = fopen(part, "w");
     bool ok      = stream != NULL;
     if (ok) {
-        json_all(stream, b);
+        fill(stream, b);
         ok = fflush(stream) == 0 && fsync(fileno(stream)) == 0;
     }
     const int cause = errno; /* of the first failure: fclose may set another */
@@ -234,4 +271,14 @@ rp_status rp_bench_write_json(rp_bench *b, const char *path)
         return RP_E_IO;
     }
     return RP_OK;
+}
+
+rp_status rp_bench_write_json(rp_bench *b, const char *path)
+{
+    return write_whole(b, path, json_all);
+}
+
+rp_status rp_bench_write_timeline(rp_bench *b, const char *path)
+{
+    return write_whole(b, path, timeline_all);
 }

@@ -15,7 +15,20 @@ typedef struct {
     double *step; /* [n_steps] */
     double *unit; /* [n_evals] of one unit on rank 0, the mean of its units in that wave */
     double step_median, unit_median;
+    double warm; /* what the first two steps took more than the median: plans, recording */
+    double gpu_idle_median, gpu_idle_max; /* microseconds between two units of rank 0; NaN where not measured */
 } rp_job_times;
+
+/* The arrays of the sampling loop, all in the memory of vec. */
+typedef struct {
+    rp_vec vec;
+    float *x;        /* [images, c, h, w] */
+    float *velocity; /* [images, c, h, w] merged prediction */
+    float *work;     /* the sampler's history */
+    float *preds;    /* [units, c, h, w] of one wave */
+    float *room;     /* [RP_VEC_ROOM] for the guider's sums */
+    void *memory;    /* all of them, where it is host memory */
+} rp_job_loop;
 
 typedef struct {
     rankpool *pool;
@@ -29,10 +42,8 @@ typedef struct {
     int *eval_step;             /* [n_evals] the step that each model call belongs to */
     int n_evals, eval_done;
 
-    float *x;                   /* [images, c, h, w] */
-    float *work;                /* the sampler's history */
-    float *velocity;            /* [images, c, h, w] merged prediction */
-    float *preds;               /* [units, c, h, w] of one wave */
+    float *x;                   /* [images, c, h, w] host memory: before and after the loop */
+    rp_job_loop loop;
     rp_unit *units;
     float cost[RP_GUIDE_BRANCHES];
     rp_sample_state sampler;
@@ -52,8 +63,11 @@ struct rp_result {
     char *report;
     rp_job_times times;         /* step and unit are NULL here */
     double open_seconds, steps_per_second;
+    double read_seconds, read_gb, connect_seconds, share_seconds, share_gb; /* of opening */
     int n_ranks;
     rp_rank_stats *stats;
+    rp_timed_unit *units;       /* [n_units] of rank 0 */
+    int n_units;
 };
 
 /* job_run.c: everything, top to bottom. See rp_generate. */
@@ -65,6 +79,11 @@ rp_status rp_job_check(rp_job *job);
 rp_status rp_job_start_latents(rp_job *job);
 /* job_prompt.c: prompt and negative prompt -> pool->load.embeds */
 rp_status rp_job_encode(rp_job *job);
+/* job_loop.c: memory of the loop; x into it and history cleared; x back to job->x. */
+rp_status rp_job_loop_open(rp_job *job);
+void rp_job_loop_close(rp_job *job);
+void rp_job_loop_begin(rp_job *job);
+rp_status rp_job_loop_fetch(rp_job *job);
 /* job_output.c: decode to job->rgb; write pictures, latents, report. */
 rp_status rp_job_decode(rp_job *job);
 rp_status rp_job_write(rp_job *job);

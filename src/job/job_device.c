@@ -16,6 +16,7 @@ static rp_precision precision_of(const rp_settings *settings)
 
     return strcmp(name, "f32") == 0    ? RP_PRECISION_F32
            : strcmp(name, "bf16") == 0 ? RP_PRECISION_BF16
+           : strcmp(name, "fp8") == 0  ? RP_PRECISION_FP8
                                        : RP_PRECISION_AUTO;
 }
 
@@ -42,12 +43,26 @@ static rp_status choose_row(const char *name, bool talk, const rp_backend_ops **
     return RP_FAIL(RP_E_UNSUP, "no backend works on this machine");
 }
 
+/* A table with a hole would crash in the middle of a job. Its slots are pointers. */
+static rp_status check_table(const rp_backend_ops *row)
+{
+    for (size_t i = 0; i < sizeof(*row) / sizeof(void *); i++) {
+        void *slot = NULL;
+        memcpy(&slot, (const char *)row + i * sizeof(slot), sizeof(slot));
+        if (slot == NULL) {
+            return RP_FAIL(RP_E_UNSUP, "backend %s lacks an op (slot %zu of its table)", row->name, i);
+        }
+    }
+    return RP_OK;
+}
+
 static rp_status open_backend(const rp_settings *settings, rankpool *pool)
 {
     const rp_backend_ops *row = NULL;
 
     RP_TRY(choose_row(rp_settings_text(settings, RP_OPTION_BACKEND), rp_ctrl_rank(pool->ctrl) == 0,
                       &row));
+    RP_TRY(check_table(row));
     const rp_backend_params params = {
         .n_threads = pool->n_threads,
         .device    = rp_ctrl_local_rank(pool->ctrl) % row->n_devices(),

@@ -4,6 +4,8 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "job/job_need.h"
+#include "job/job_room.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -42,39 +44,46 @@ rp_status rp_load_reserve(rp_job_load *load, size_t n_sigma, size_t n_embeds)
     return grow(&load->embeds, &load->embeds_room, n_embeds);
 }
 
-/* Device memory that a wave passes through, besides the pool's slots. */
+/* Device memory that a unit of host memory passes through. */
 static rp_status grow_device(rankpool *pool, size_t n_latent)
 {
-    const rp_job_load *load = &pool->load;
-    const size_t n_images   = (size_t)load->n_images;
-    const size_t n_units    = n_images * (size_t)load->n_conds;
-
-    if (!pool->device.on_device) {
+    if (!pool->device.on_device || pool->on_device) {
         return RP_OK;
     }
-    if (!pool->on_device) {
-        RP_TRY(rp_buffer_grow(&pool->backend, &pool->unit_x, n_latent, "latents of a unit"));
-        return rp_buffer_grow(&pool->backend, &pool->unit_velocity, n_latent, "velocity of a unit");
-    }
-    if (rp_ctrl_rank(pool->ctrl) > 0) {
-        return RP_OK;
-    }
-    RP_TRY(rp_buffer_grow(&pool->backend, &pool->wave_x, n_images * n_latent, "latents of a wave"));
-    return rp_buffer_grow(&pool->backend, &pool->wave_preds, n_units * n_latent, "predictions of a wave");
+    RP_TRY(rp_buffer_grow(&pool->backend, &pool->unit_x, n_latent, "latents of a unit"));
+    return rp_buffer_grow(&pool->backend, &pool->unit_velocity, n_latent, "velocity of a unit");
 }
 
-rp_status rp_load_apply(rankpool *pool)
+/* For all units, in case that all come to this rank. */
+static rp_status grow_timeline(rankpool *pool)
 {
-    const rp_job_load *load   = &pool->load;
-    const rp_pipeline *p      = &pool->pipeline;
-    const size_t slot_bytes   = (size_t)load->c * (size_t)load->h * (size_t)load->w * sizeof(float);
-    rp_denoiser_job job       = {.c = load->c, .h = load->h, .w = load->w, .sigma = load->sigma,
-                                 .n_evals = load->n_evals, .n_conds = load->n_conds};
-    const float *embeds       = load->embeds;
+    const rp_job_load *load = &pool->load;
+    const size_t n_units    = (size_t)load->n_evals * (size_t)load->n_images * (size_t)load->n_conds;
+
+    pool->timeline.n = 0;
+    return rp_timeline_reserve(&pool->timeline, &pool->backend, n_units);
+}
+
+static rp_denoiser_job job_of(const rp_job_load *load)
+{
+    rp_denoiser_job job = {.c = load->c, .h = load->h, .w = load->w, .sigma = load->sigma,
+                           .n_evals = load->n_evals, .n_conds = load->n_conds};
 
     for (int i = 0; i < load->n_conds; i++) {
         job.max_tokens = load->n_tokens[i] > job.max_tokens ? load->n_tokens[i] : job.max_tokens;
     }
+    return job;
+}
+
+static rp_status apply(void *arg)
+{
+    rankpool *pool            = arg;
+    const rp_job_load *load   = &pool->load;
+    const rp_pipeline *p      = &pool->pipeline;
+    const size_t slot_bytes   = (size_t)load->c * (size_t)load->h * (size_t)load->w * sizeof(float);
+    const rp_denoiser_job job = job_of(load);
+    const float *embeds       = load->embeds;
+
     RP_TRY(grow_device(pool, slot_bytes / sizeof(float)));
     RP_TRY(p->denoiser->begin(p->denoiser_self, &job));
     for (int i = 0; i < load->n_conds; i++) {
@@ -84,6 +93,23 @@ rp_status rp_load_apply(rankpool *pool)
     RP_TRY(rp_pool_plan(pool->pool, load->n_images * load->n_conds, load->n_images, slot_bytes,
                         slot_bytes));
     return pool->backend.ops->sync(pool->backend.self);
+}
+
+rp_status rp_load_apply(rankpool *pool)
+{
+    char text[RP_LOG_LINE_BYTES];
+    const rp_job_load *load = &pool->load;
+    const rp_status st      = rp_room_try(&pool->pipeline, RP_ROOM_SAMPLE, apply, pool, text);
+
+    if (st == RP_E_NOMEM && pool->device.on_device) {
+        const rp_denoiser_job job = job_of(load);
+        rp_need_explain(&pool->pipeline, &job, load->n_images, text, sizeof(text));
+    }
+    if (st != RP_OK && text[0] != '\0') {
+        RP_ERROR("%s", text);
+    }
+    rp_room_spare(&pool->pipeline);
+    return st;
 }
 
 /* Room for the announcements of this job's waves. */
@@ -120,6 +146,9 @@ static rp_status exchange(rankpool *pool)
     rp_status st = rp_load_reserve(load, (size_t)load->n_evals, embeds_elems(pool));
     if (st == RP_OK) {
         st = grow_message(pool);
+    }
+    if (st == RP_OK) {
+        st = grow_timeline(pool);
     }
     RP_TRY(rp_ctrl_agree(pool->ctrl, st, "making room for the job"));
     RP_TRY(rp_ctrl_bcast(pool->ctrl, load->sigma, (size_t)load->n_evals * sizeof(float)));

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/outfile.h"
 #include "image/image.h"
+#include "job/job_room.h"
 #include "weights/safetensors.h"
 
 #include <inttypes.h>
@@ -31,9 +32,24 @@ rp_status rp_job_progress(const rp_job *job, const char *phase, int step)
     return job->hooks->progress(job->hooks->arg, &progress) == 0 ? RP_OK : RP_E_CANCEL;
 }
 
+typedef struct {
+    const rp_job *job;
+    int image;
+    float *rgb;
+} decoding;
+
+static rp_status decode(void *arg)
+{
+    const decoding *d    = arg;
+    const rp_job *job    = d->job;
+    const rp_pipeline *p = &job->pool->pipeline;
+
+    return p->vae->decode(p->vae_self, job->x + (size_t)d->image * job->n_elems, job->h, job->w,
+                          d->rgb);
+}
+
 rp_status rp_job_decode(rp_job *job)
 {
-    const rp_pipeline *p = &job->pool->pipeline;
     const double begin   = rp_clock_now();
     const size_t n_px    = (size_t)job->params.width * (size_t)job->params.height;
     float *rgb           = NULL;
@@ -44,7 +60,8 @@ rp_status rp_job_decode(rp_job *job)
     RP_TRY_OUT(rp_mem_new(3 * n_px, sizeof(float), "a picture", (void **)&rgb));
     for (int i = 0; i < job->params.images; i++) {
         RP_TRY_OUT(rp_mem_new(3 * n_px, 1, "a picture", (void **)&job->rgb[i]));
-        RP_TRY_OUT(p->vae->decode(p->vae_self, job->x + (size_t)i * job->n_elems, job->h, job->w, rgb));
+        decoding d = {job, i, rgb};
+        RP_TRY_OUT(rp_room_run(&job->pool->pipeline, RP_ROOM_DECODE, decode, &d));
         rp_image_from_f32(rgb, job->params.height, job->params.width, job->rgb[i]);
     }
     job->times.decode = rp_clock_now() - begin;

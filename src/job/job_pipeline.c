@@ -2,8 +2,11 @@
 #include "job/job_pipeline.h"
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "job/job_need.h"
+#include "job/job_room.h"
 #include "weights/config.h"
 
 #include <dlfcn.h>
@@ -103,67 +106,116 @@ static rp_status find_class(const char *dir, const rp_config *index, const char 
 
 /* ---- parts */
 
+/* The network in folder `part` of the pipeline; `come`: see rp_pipeline. */
+static rp_status open_network(const rp_pipeline *p, const char *part, bool come,
+                              rp_status (*open)(const rp_model_source *source, void **self_out),
+                              void **self_out)
+{
+    char *dir = rp_mem_printf("%s/%s", p->dir, part);
+
+    if (dir == NULL) {
+        return RP_FAIL(RP_E_NOMEM, "no memory for a path");
+    }
+    const rp_status st = open(&(rp_model_source){dir, p->backend, p->random_weights, come}, self_out);
+    free(dir);
+    return st;
+}
+
+static rp_status place_denoiser(void *pipeline)
+{
+    rp_pipeline *p = pipeline;
+
+    return open_network(p, "transformer", p->weights_come, p->denoiser->open, &p->denoiser_self);
+}
+
 static rp_status open_denoiser(const rp_config *index, rp_pipeline *p)
 {
-    const void *row = NULL;
-    char *dir       = rp_mem_printf("%s/transformer", p->dir);
+    const rp_denoiser_job usual = {.n_evals = 30, .n_conds = 2, .max_tokens = 256};
+    const void *row             = NULL;
+    char text[RP_LOG_LINE_BYTES];
 
-    if (dir == NULL) {
-        return RP_FAIL(RP_E_NOMEM, "no memory for a path");
+    RP_TRY(find_class(p->dir, index, "transformer", (const void *const *)rp_denoiser_list, &row));
+    p->denoiser        = row;
+    const rp_status st = rp_room_try(p, RP_ROOM_SAMPLE, place_denoiser, p, text);
+    if (st == RP_E_NOMEM && p->on_device) {
+        rp_need_explain(p, &usual, 1, text, sizeof(text));
     }
-    rp_status st = find_class(p->dir, index, "transformer", (const void *const *)rp_denoiser_list, &row);
-    if (st == RP_OK) {
-        p->denoiser = row;
-        st = p->denoiser->open(
-            &(rp_model_source){dir, p->backend, p->random_weights, p->weights_come}, &p->denoiser_self);
+    if (st != RP_OK && text[0] != '\0') {
+        RP_ERROR("%s", text);
     }
-    if (st == RP_OK) {
-        p->denoiser_weights = p->backend.ops->weights_span(p->backend.self, &p->denoiser_bytes);
-        p->denoiser->info(p->denoiser_self, &p->denoiser_info);
-        p->fingerprint = p->denoiser->fingerprint(p->denoiser_self);
+    RP_TRY(st);
+    p->denoiser_weights = p->backend.ops->weights_span(p->backend.self, &p->denoiser_bytes);
+    p->denoiser->info(p->denoiser_self, &p->denoiser_info);
+    p->fingerprint = p->denoiser->fingerprint(p->denoiser_self);
+    return RP_OK;
+}
+
+/* A network that left the device and comes back is the one that it was. */
+static rp_status check_same(const rp_pipeline *p, const char *part, uint64_t now, uint64_t *first)
+{
+    if (*first != 0 && *first != now) {
+        return RP_FAIL(RP_E_FORMAT, "%s/%s has changed since the pool was opened", p->dir, part);
     }
-    free(dir);
+    *first = now;
+    return RP_OK;
+}
+
+rp_status rp_pipeline_open_encoder(rp_pipeline *p)
+{
+    if (p->encoder_self != NULL) {
+        return RP_OK;
+    }
+    RP_TRY(open_network(p, "text_encoder", false, p->encoder->open, &p->encoder_self));
+    p->encoder->info(p->encoder_self, &p->encoder_info);
+    const rp_status st = check_same(p, "text_encoder", p->encoder->fingerprint(p->encoder_self),
+                                    &p->encoder_fingerprint);
+    if (st != RP_OK) {
+        rp_pipeline_close_encoder(p);
+    }
     return st;
 }
 
-static rp_status open_encoder(const rp_config *index, rp_pipeline *p)
+rp_status rp_pipeline_open_vae(rp_pipeline *p)
 {
-    const void *row = NULL;
-    char *dir       = rp_mem_printf("%s/text_encoder", p->dir);
-
-    if (dir == NULL) {
-        return RP_FAIL(RP_E_NOMEM, "no memory for a path");
+    if (p->vae_self != NULL) {
+        return RP_OK;
     }
-    rp_status st = find_class(p->dir, index, "text_encoder", (const void *const *)rp_encoder_list, &row);
-    if (st == RP_OK) {
-        p->encoder = row;
-        st = p->encoder->open(&(rp_model_source){dir, p->backend, p->random_weights, false}, &p->encoder_self);
+    RP_TRY(open_network(p, "vae", false, p->vae->open, &p->vae_self));
+    p->vae->info(p->vae_self, &p->vae_info);
+    const rp_status st = check_same(p, "vae", p->vae->fingerprint(p->vae_self), &p->vae_fingerprint);
+    if (st != RP_OK) {
+        rp_pipeline_close_vae(p);
     }
-    if (st == RP_OK) {
-        p->encoder->info(p->encoder_self, &p->encoder_info);
-    }
-    free(dir);
     return st;
 }
 
-static rp_status open_vae(const rp_config *index, rp_pipeline *p)
+void rp_pipeline_close_encoder(rp_pipeline *p)
+{
+    if (p->encoder_self != NULL) {
+        p->encoder->close(p->encoder_self);
+    }
+    p->encoder_self = NULL;
+}
+
+void rp_pipeline_close_vae(rp_pipeline *p)
+{
+    if (p->vae_self != NULL) {
+        p->vae->close(p->vae_self);
+    }
+    p->vae_self = NULL;
+}
+
+/* Here already, so that what is wrong with them is said before any work. */
+static rp_status open_guests(const rp_config *index, rp_pipeline *p)
 {
     const void *row = NULL;
-    char *dir       = rp_mem_printf("%s/vae", p->dir);
 
-    if (dir == NULL) {
-        return RP_FAIL(RP_E_NOMEM, "no memory for a path");
-    }
-    rp_status st = find_class(p->dir, index, "vae", (const void *const *)rp_vae_list, &row);
-    if (st == RP_OK) {
-        p->vae = row;
-        st     = p->vae->open(&(rp_model_source){dir, p->backend, p->random_weights, false}, &p->vae_self);
-    }
-    if (st == RP_OK) {
-        p->vae->info(p->vae_self, &p->vae_info);
-    }
-    free(dir);
-    return st;
+    RP_TRY(find_class(p->dir, index, "text_encoder", (const void *const *)rp_encoder_list, &row));
+    p->encoder = row;
+    RP_TRY(rp_room_run(p, RP_ROOM_ENCODE, NULL, NULL));
+    RP_TRY(find_class(p->dir, index, "vae", (const void *const *)rp_vae_list, &row));
+    p->vae = row;
+    return rp_room_run(p, RP_ROOM_DECODE, NULL, NULL);
 }
 
 static rp_status open_text_and_noise(rp_pipeline *p)
@@ -204,7 +256,21 @@ static rp_status check_fit(const rp_pipeline *p)
     return RP_OK;
 }
 
-static rp_status open_parts(rp_config *index, bool whole, rp_pipeline *p)
+static rp_status open_networks(const rp_config *index, rp_pipeline *p)
+{
+    const double start = rp_clock_now();
+
+    RP_TRY(open_denoiser(index, p));
+    if (p->whole) {
+        RP_TRY(open_guests(index, p));
+    }
+    RP_TRY(p->backend.ops->sync(p->backend.self)); /* the weights are there */
+    p->read_seconds = rp_clock_now() - start;
+    p->bytes_read = p->denoiser_info.bytes_read + p->encoder_info.bytes_read + p->vae_info.bytes_read;
+    return RP_OK;
+}
+
+static rp_status open_parts(rp_config *index, rp_pipeline *p)
 {
     const char *name = rp_config_text(index, "_class_name", "");
 
@@ -213,10 +279,8 @@ static rp_status open_parts(rp_config *index, bool whole, rp_pipeline *p)
         return RP_FAIL(RP_E_UNSUP, "%s: pipeline '%s' is not known; known: Lumina2Pipeline", p->dir,
                        name);
     }
-    RP_TRY(open_denoiser(index, p));
-    if (whole) {
-        RP_TRY(open_encoder(index, p));
-        RP_TRY(open_vae(index, p));
+    RP_TRY(open_networks(index, p));
+    if (p->whole) {
         RP_TRY(open_text_and_noise(p));
         RP_TRY(check_fit(p));
     }
@@ -227,6 +291,7 @@ rp_status rp_pipeline_open(const char *dir, rp_backend backend, const rp_pipelin
                            rp_pipeline *out)
 {
     char shipped[PATH_MAX] = "";
+    rp_device_info device;
     rp_config *index       = NULL;
     rp_status st           = RP_OK;
 
@@ -239,7 +304,10 @@ rp_status rp_pipeline_open(const char *dir, rp_backend backend, const rp_pipelin
         return RP_FAIL(RP_E_IO, "model folder %s: %s", dir,
                        errno != 0 && access(dir, F_OK) != 0 ? strerror(errno) : "not a folder");
     }
+    backend.ops->info(backend.self, &device);
     out->backend        = backend;
+    out->on_device      = device.on_device;
+    out->whole          = options->whole;
     out->random_weights = options->random_weights;
     out->weights_come   = options->weights_come;
     out->dir            = strdup(dir);
@@ -247,7 +315,7 @@ rp_status rp_pipeline_open(const char *dir, rp_backend backend, const rp_pipelin
         return RP_FAIL(RP_E_NOMEM, "no memory for a path");
     }
     RP_TRY_OUT(rp_config_open(dir, "model_index.json", &index));
-    RP_TRY_OUT(open_parts(index, options->whole, out));
+    RP_TRY_OUT(open_parts(index, out));
 out:
     rp_config_close(index);
     return st;
@@ -256,12 +324,8 @@ out:
 void rp_pipeline_close(rp_pipeline *p)
 {
     rp_tokenizer_close(p->tokenizer);
-    if (p->vae != NULL) {
-        p->vae->close(p->vae_self);
-    }
-    if (p->encoder != NULL) {
-        p->encoder->close(p->encoder_self);
-    }
+    rp_pipeline_close_vae(p);
+    rp_pipeline_close_encoder(p);
     if (p->denoiser != NULL) {
         p->denoiser->close(p->denoiser_self);
     }

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "job/job_room.h"
 
 #include <xxhash.h>
 
@@ -79,15 +80,29 @@ static rp_status tokenize(const rp_job *job, const char *what, const char *text,
     return RP_OK;
 }
 
+typedef struct {
+    const rp_job *job;
+    const int32_t *ids;
+    int n;
+    float *out;
+} encoding;
+
+static rp_status encode(void *arg)
+{
+    const encoding *e    = arg;
+    const rp_pipeline *p = &e->job->pool->pipeline;
+
+    return p->encoder->encode(p->encoder_self, e->ids, e->n, e->job->params.softcap, -2, e->out);
+}
+
 /* One condition's rows after those that are there already. */
 static rp_status append_condition(rp_job *job, const int32_t *ids, int n, size_t *used)
 {
-    rp_job_load *load    = &job->pool->load;
-    const rp_pipeline *p = &job->pool->pipeline;
-    const size_t dim     = (size_t)p->encoder_info.dim;
+    rp_job_load *load = &job->pool->load;
+    rp_pipeline *p    = &job->pool->pipeline;
+    encoding e        = {job, ids, n, load->embeds + *used * (size_t)p->encoder_info.dim};
 
-    RP_TRY(p->encoder->encode(p->encoder_self, ids, n, job->params.softcap, -2,
-                              load->embeds + *used * dim));
+    RP_TRY(rp_room_run(p, RP_ROOM_ENCODE, encode, &e));
     load->n_tokens[load->n_conds++] = n;
     *used += (size_t)n;
     return RP_OK;

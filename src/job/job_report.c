@@ -32,9 +32,32 @@ static rp_status median(const double *values, int n, double *out)
     return RP_OK;
 }
 
+/* Of the device; a CPU computes between units too. */
+static rp_status idle_times(rp_job *job)
+{
+    rp_timeline *t     = &job->pool->timeline;
+    double *const gaps = t->ms; /* free again once it is read */
+
+    job->times.gpu_idle_median = job->times.gpu_idle_max = NAN;
+    RP_TRY(rp_timeline_read(t, &job->pool->backend, job->eval_step));
+    const int n = rp_timeline_gaps(t->units, t->n, gaps);
+    if (n == 0 || !job->pool->device.on_device) {
+        return RP_OK;
+    }
+    job->times.gpu_idle_max = gaps[0];
+    for (int i = 1; i < n; i++) {
+        job->times.gpu_idle_max = fmax(job->times.gpu_idle_max, gaps[i]);
+    }
+    return median(gaps, n, &job->times.gpu_idle_median);
+}
+
 rp_status rp_job_medians(rp_job *job)
 {
+    RP_TRY(idle_times(job));
     RP_TRY(median(job->times.step, job->params.steps, &job->times.step_median));
+    for (int i = 0; i < 2 && i < job->params.steps; i++) {
+        job->times.warm += fmax(0, job->times.step[i] - job->times.step_median);
+    }
     return median(job->times.unit, job->n_evals, &job->times.unit_median);
 }
 
@@ -69,12 +92,35 @@ static bool add_device(cJSON *root, const rp_job *job)
         return ok;
     }
     ok = cJSON_AddStringToObject(root, "device", pool->device.name) != NULL &&
-         num(root, "weights_gb", gb) && num(root, "weights_seconds", pool->weights_seconds);
+         num(root, "weights_gb", gb);
     if (ok && pool->share_seconds > 0) {
         ok = num(root, "share_seconds", pool->share_seconds) &&
              num(root, "share_gb_per_second", gb / pool->share_seconds);
     }
     return ok;
+}
+
+/* What opening and the first steps took. Without a device reading is only mapping. */
+static bool add_start(cJSON *root, const rp_job *job)
+{
+    const rp_pipeline *p = &job->pool->pipeline;
+    const double gb      = (double)p->bytes_read * 1e-9;
+
+    return num(root, "connect_seconds", job->pool->connect_seconds) &&
+           num(root, "warm_seconds", job->times.warm) &&
+           (!p->on_device ||
+            (num(root, "read_gb", gb) && num(root, "read_seconds", p->read_seconds) &&
+             num(root, "read_gb_per_second", gb / p->read_seconds)));
+}
+
+static bool add_idle(cJSON *root, const rp_job *job)
+{
+    if (isnan(job->times.gpu_idle_median)) {
+        return true;
+    }
+    cJSON *idle = cJSON_AddObjectToObject(root, "gpu_idle_us");
+    return idle != NULL && num(idle, "median", job->times.gpu_idle_median) &&
+           num(idle, "max", job->times.gpu_idle_max);
 }
 
 static bool add_steps(cJSON *root, const rp_job *job)
@@ -130,7 +176,7 @@ char *rp_job_report(const rp_job *job)
         num(root, "threads_per_rank", job->pool->n_threads) &&
         cJSON_AddStringToObject(root, "transport", job->pool->xport->name) != NULL &&
         cJSON_AddStringToObject(root, "backend", job->pool->backend.ops->name) != NULL &&
-        add_device(root, job) && add_times(root, job) && add_steps(root, job) && add_ranks(root, job) && add_files(root, job)) {
+        add_device(root, job) && add_start(root, job) && add_times(root, job) && add_idle(root, job) && add_steps(root, job) && add_ranks(root, job) && add_files(root, job)) {
         text = cJSON_Print(root);
     }
     cJSON_Delete(root);
@@ -173,10 +219,18 @@ double rp_result_number(const rp_result *result, const char *name)
                 {"total_seconds", result->times.total},
                 {"step_ms", 1e3 * result->times.step_median},
                 {"unit_ms", 1e3 * result->times.unit_median},
+                {"gpu_idle_us", result->times.gpu_idle_median},
+                {"gpu_idle_us_max", result->times.gpu_idle_max},
                 {"encode_seconds", result->times.encode},
                 {"decode_seconds", result->times.decode},
                 {"write_seconds", result->times.write},
                 {"open_seconds", result->open_seconds},
+                {"read_seconds", result->read_seconds},
+                {"read_gb", result->read_gb},
+                {"connect_seconds", result->connect_seconds},
+                {"share_seconds", result->share_seconds},
+                {"share_gb", result->share_gb},
+                {"warm_seconds", result->times.warm},
                 {"n_ranks", result->n_ranks}};
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {

@@ -8,6 +8,7 @@
 #include "base/outfile.h"
 #include "job/job_build.h"
 #include "job/job_device.h"
+#include "job/job_room.h"
 #include "job/job_settings.h"
 
 #include <stdio.h>
@@ -18,28 +19,48 @@
 
 /* ---- one unit, as the pool sees it */
 
+typedef struct {
+    rankpool *pool;
+    const rp_unit *unit;
+    int eval, mark;
+    const void *in;
+    void *out;
+} unit_work;
+
 /* A unit in host memory goes to the device and back. */
-static rp_status eval_unit(void *arg, const rp_unit *unit, int eval, const void *in, void *out)
+static rp_status run_unit(void *arg)
 {
-    rankpool *pool            = arg;
+    const unit_work *work     = arg;
+    rankpool *pool            = work->pool;
     const rp_backend_ops *ops = pool->backend.ops;
     void *const be            = pool->backend.self;
     const rp_pipeline *p      = &pool->pipeline;
     const rp_job_load *load   = &pool->load;
     const bool stage          = pool->device.on_device && !pool->on_device;
-    const float *x            = stage ? pool->unit_x.data : in;
-    float *velocity           = stage ? pool->unit_velocity.data : out;
+    const float *x            = stage ? pool->unit_x.data : work->in;
+    float *velocity           = stage ? pool->unit_velocity.data : work->out;
     const size_t n            = (size_t)load->c * (size_t)load->h * (size_t)load->w;
 
     if (stage) {
-        ops->put(be, pool->unit_x.data, in, n * sizeof(float));
+        ops->put(be, pool->unit_x.data, work->in, n * sizeof(float));
     }
-    RP_TRY(p->denoiser->predict(p->denoiser_self, unit->cond, eval, x, velocity));
+    RP_TRY(p->denoiser->predict(p->denoiser_self, work->unit->cond, work->eval, x, velocity));
     ops->check_finite(be, velocity, n);
     if (stage) {
-        ops->get(be, out, velocity, n * sizeof(float));
+        ops->get(be, work->out, velocity, n * sizeof(float));
     }
+    rp_timeline_end(&pool->backend, work->mark);
     return ops->sync(be);
+}
+
+/* Libraries allocate in a first step, so here too somebody may have to leave. */
+static rp_status eval_unit(void *arg, const rp_unit *unit, int eval, const void *in, void *out)
+{
+    rankpool *pool = arg;
+    const int mark = rp_timeline_begin(&pool->timeline, &pool->backend, unit, eval);
+    unit_work work = {pool, unit, eval, mark, in, out};
+
+    return rp_room_run(&pool->pipeline, RP_ROOM_SAMPLE, run_unit, &work);
 }
 
 static rp_status open_pool(rankpool *pool)
@@ -96,18 +117,14 @@ static bool weights_come(const rankpool *pool)
 /* Each rank's own part of opening; no communication inside. */
 static rp_status open_local(const rp_settings *settings, rankpool *pool)
 {
-    const double start                   = rp_clock_now();
     const rp_pipeline_options options = {
         .whole          = rp_ctrl_rank(pool->ctrl) == 0,
         .random_weights = rp_settings_on(settings, RP_OPTION_RANDOM_WEIGHTS),
         .weights_come   = weights_come(pool),
     };
 
-    RP_TRY(rp_pipeline_open(rp_settings_text(settings, RP_OPTION_MODEL), pool->backend, &options,
-                            &pool->pipeline));
-    RP_TRY(pool->backend.ops->sync(pool->backend.self));
-    pool->weights_seconds = rp_clock_now() - start;
-    return RP_OK;
+    return rp_pipeline_open(rp_settings_text(settings, RP_OPTION_MODEL), pool->backend, &options,
+                            &pool->pipeline);
 }
 
 /* The denoiser's weights from rank 0's device to the others'. */
@@ -174,7 +191,9 @@ static rp_status open_together(const rp_settings *settings, rankpool *pool)
         rp_mem_new(FIRST_MESSAGE_BYTES, 1, "messages", (void **)&pool->message);
     pool->message_bytes = st == RP_OK ? FIRST_MESSAGE_BYTES : 0;
     RP_TRY(rp_ctrl_agree(ctrl, st, "making room for messages"));
+    const double start = rp_clock_now();
     RP_TRY(open_pool(pool));
+    pool->connect_seconds = rp_clock_now() - start;
     return rp_ctrl_agree(ctrl, share_weights(pool), "sharing the weights");
 }
 
@@ -210,13 +229,13 @@ static void free_parts(rankpool *pool)
     rp_pool_close(pool->pool);
     rp_pipeline_close(&pool->pipeline);
     if (pool->backend.ops != NULL) {
-        rp_buffer *const buffers[] = {&pool->wave_x, &pool->wave_preds, &pool->unit_x,
-                                      &pool->unit_velocity};
-        for (int i = 0; i < 4; i++) {
+        rp_buffer *const buffers[] = {&pool->loop, &pool->unit_x, &pool->unit_velocity};
+        for (int i = 0; i < 3; i++) {
             rp_buffer_free(&pool->backend, buffers[i]);
         }
         pool->backend.ops->close(pool->backend.self);
     }
+    rp_timeline_free(&pool->timeline);
     free(pool->load.sigma);
     free(pool->load.embeds);
     free(pool->message);
@@ -289,8 +308,13 @@ static rp_status serve_one(rankpool *pool, size_t n_bytes, bool *stop)
     }
 }
 
-/* A failure that rank 0 knows of (it agreed, or the wave reported it) ends in its STOP; any other one
- * would leave rank 0 waiting for this rank, so it ends the job. */
+/* What rank 0 agreed to or was told of ends in its STOP; so does what it hears of by itself, another
+ * rank's failure. Anything else would leave rank 0 waiting for this rank. */
+static bool ends_the_job(int32_t message, rp_status st)
+{
+    return st == RP_E_MPI || (st == RP_E_CUDA && message == RP_MSG_WAVE);
+}
+
 rp_status rp_resident_serve(rankpool *pool)
 {
     rp_status st = RP_OK;
@@ -305,7 +329,7 @@ rp_status rp_resident_serve(rankpool *pool)
         if (st == RP_OK && n_bytes >= sizeof(int32_t)) {
             st = serve_one(pool, n_bytes, &stop);
         }
-        if (!stop && (st == RP_E_MPI || st == RP_E_PEER || st == RP_E_CUDA)) {
+        if (!stop && ends_the_job(pool->message[0], st)) {
             char text[RP_LOG_LINE_BYTES];
             rp_log_hold(false);
             rp_log_take(text, sizeof(text));

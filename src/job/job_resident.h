@@ -7,6 +7,7 @@
 #include "ctrl/ctrl.h"
 #include "guide/guide.h"
 #include "job/job_pipeline.h"
+#include "job/job_timeline.h"
 #include "model/params.h"
 #include "pool/pool.h"
 #include "tensor/tensor_ops.h"
@@ -32,12 +33,13 @@ struct rankpool {
     rp_device_info device;
     const rp_xport_ops *xport;
     bool on_device;          /* the payload stays in device memory; else it is host memory */
-    rp_buffer wave_x, wave_preds; /* rank 0: a wave's inputs and outputs on the device */
+    rp_buffer loop;          /* rank 0, on_device: the arrays of the sampling loop (job_loop.c) */
     rp_buffer unit_x, unit_velocity; /* one unit's, where the payload is host memory */
     rp_pipeline pipeline;
     rp_pool *pool;
     rp_job_load load;
-    double open_seconds, weights_seconds, share_seconds; /* all of opening; reading; sending */
+    rp_timeline timeline;    /* of this rank's units in the current job */
+    double open_seconds, connect_seconds, share_seconds; /* all of opening; transport; weights */
     size_t weights_bytes;    /* of the denoiser, on the device */
     int32_t *message;        /* receive buffer of a serving rank */
     size_t message_bytes;

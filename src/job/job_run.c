@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "job/job_room.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -39,23 +40,38 @@ static double seconds_per_unit(const rp_rank_stats *before, rp_rank_stats after)
     return n > 0 ? (after.busy_s - before->busy_s) / (double)n : 0;
 }
 
-/* A wave over host arrays, or over their copies on the device. */
 static rp_status eval_wave(rp_job *job, int step, int eval, int n_units, const float *x)
 {
-    rankpool *pool            = job->pool;
+    const rankpool *pool      = job->pool;
     const rp_backend_ops *ops = pool->backend.ops;
-    const size_t n_x          = (size_t)job->params.images * job->n_elems * sizeof(float);
-    const size_t n_preds      = (size_t)n_units * job->n_elems * sizeof(float);
 
-    if (!pool->on_device) {
-        return rp_pool_eval(pool->pool, step, eval, job->units, n_units, x, job->preds);
+    /* A transport sends what is there. Alone, units queue up behind the sampler's work; if that
+     * could not be queued, no unit may be made to answer for it. */
+    if (pool->on_device) {
+        const bool sends = rp_ctrl_n_ranks(pool->ctrl) > 1;
+        RP_TRY(sends ? ops->sync(pool->backend.self) : ops->peek(pool->backend.self));
     }
-    ops->put(pool->backend.self, pool->wave_x.data, x, n_x);
-    RP_TRY(ops->sync(pool->backend.self)); /* a transport sends what is there */
-    RP_TRY(rp_pool_eval(pool->pool, step, eval, job->units, n_units, pool->wave_x.data,
-                        pool->wave_preds.data));
-    ops->get(pool->backend.self, job->preds, pool->wave_preds.data, n_preds);
-    return ops->sync(pool->backend.self);
+    return rp_pool_eval(pool->pool, step, eval, job->units, n_units, x, job->loop.preds);
+}
+
+static void merge_image(rp_job *job, int image, int n_branches, float *velocity)
+{
+    const float *preds[RP_GUIDE_BRANCHES];
+    const rp_guide_merge merge = {
+        .vec        = &job->loop.vec,
+        .preds      = preds,
+        .n_branches = n_branches,
+        .c          = job->c,
+        .h          = job->h,
+        .w          = job->w,
+        .out        = velocity + (size_t)image * job->n_elems,
+        .room       = job->loop.room,
+    };
+
+    for (int b = 0; b < n_branches; b++) {
+        preds[b] = job->loop.preds + (size_t)(image * n_branches + b) * job->n_elems;
+    }
+    job->params.guider->merge(&job->params.guide, &merge);
 }
 
 static rp_status denoise(void *arg, int eval, const float *x, float *velocity)
@@ -72,12 +88,7 @@ static rp_status denoise(void *arg, int eval, const float *x, float *velocity)
     RP_TRY(eval_wave(job, step, eval, n_units, x));
     job->times.unit[eval] = seconds_per_unit(&before, own_stats(job));
     for (int image = 0; image < job->params.images; image++) {
-        const float *preds[RP_GUIDE_BRANCHES];
-        for (int b = 0; b < n_branches; b++) {
-            preds[b] = job->preds + (size_t)(image * n_branches + b) * job->n_elems;
-        }
-        job->params.guider->merge(&job->params.guide, preds, n_branches, job->c, job->h, job->w,
-                                  velocity + (size_t)image * job->n_elems);
+        merge_image(job, image, n_branches, velocity);
     }
     return RP_OK;
 }
@@ -106,15 +117,9 @@ static rp_status fill_schedule(rp_job *job)
     return RP_OK;
 }
 
-/* Host memory that travels to and from the device. */
-static rp_status host_new(const rp_job *job, size_t n_elems, const char *what, float **out)
+static rp_status open_loop(void *job)
 {
-    const rp_backend *backend = &job->pool->backend;
-    void *mem                 = NULL;
-
-    RP_TRY(backend->ops->alloc_host(backend->self, n_elems * sizeof(float), what, &mem));
-    *out = mem;
-    return RP_OK;
+    return rp_job_loop_open(job);
 }
 
 /* Conditions and noise levels to all ranks; buffers of the loop. */
@@ -122,9 +127,7 @@ static rp_status load_ranks(rp_job *job)
 {
     rp_job_load *load        = &job->pool->load;
     const rp_pipeline *p     = &job->pool->pipeline;
-    const size_t n_images    = (size_t)job->params.images;
-    const size_t n_units     = n_images * (size_t)load->n_conds;
-    const size_t n_work      = (size_t)job->params.sampler->n_work;
+    const size_t n_units     = (size_t)job->params.images * (size_t)load->n_conds;
 
     load->c        = job->c;
     load->h        = job->h;
@@ -135,39 +138,40 @@ static rp_status load_ranks(rp_job *job)
         job->cost[i] = p->denoiser->cost(p->denoiser_self, load->n_tokens[i], job->h, job->w);
     }
     RP_TRY(rp_mem_new(n_units, sizeof(rp_unit), "units", (void **)&job->units));
-    RP_TRY(host_new(job, n_units * job->n_elems, "predictions", &job->preds));
-    RP_TRY(rp_mem_new(n_images * job->n_elems, sizeof(float), "velocity", (void **)&job->velocity));
-    RP_TRY(rp_mem_new(n_images * job->n_elems * n_work, sizeof(float), "sampler history",
-                      (void **)&job->work));
+    RP_TRY(rp_room_run(&job->pool->pipeline, RP_ROOM_SAMPLE, open_loop, job));
     return rp_load_send(job->pool);
 }
 
-static void show_latents(const rp_job *job, int step)
+static rp_status show_latents(rp_job *job, int step)
 {
     if (job->hooks != NULL && job->hooks->latents != NULL) {
         const int shape[4] = {job->params.images, job->c, job->h, job->w};
+        RP_TRY(rp_job_loop_fetch(job));
         job->hooks->latents(job->hooks->arg, step, job->x, shape);
     }
+    return RP_OK;
 }
 
 static rp_status sample(rp_job *job)
 {
     const rp_sampler *sampler   = job->params.sampler;
     const rp_sample_state state = {
-        .x       = job->x,
+        .x       = job->loop.x,
         .n       = (size_t)job->params.images * job->n_elems,
         .sigma   = job->sigma,
         .n_steps = job->params.steps,
         .denoise = denoise,
         .arg     = job,
-        .velocity = job->velocity,
-        .work    = job->work,
+        .velocity = job->loop.velocity,
+        .work    = job->loop.work,
+        .vec     = &job->loop.vec,
     };
 
     job->started = rp_clock_now();
     if (job->params.residency == 'j') {
         RP_TRY(rp_resident_reset(job->pool));
     }
+    rp_job_loop_begin(job);
     for (int step = 0, eval = 0; step < job->params.steps; step++) {
         const double begin = rp_clock_now();
         RP_TRY(sampler->step(&state, step, eval));
@@ -175,10 +179,11 @@ static rp_status sample(rp_job *job)
             eval++;
         }
         job->times.step[step] = rp_clock_now() - begin;
-        job->times.sample     = rp_clock_now() - job->started;
-        show_latents(job, step);
+        RP_TRY(show_latents(job, step));
         RP_TRY(rp_job_progress(job, "sample", step + 1));
     }
+    RP_TRY(rp_job_loop_fetch(job));
+    job->times.sample = rp_clock_now() - job->started;
     rp_pool_stats(job->pool->pool, job->stats);
     return rp_job_medians(job);
 }
@@ -215,22 +220,37 @@ static void free_job(rp_job *job)
     free(job->times.step);
     free(job->times.unit);
     free(job->x);
-    free(job->work);
-    free(job->velocity);
-    job->pool->backend.ops->release_host(job->pool->backend.self, job->preds);
+    rp_job_loop_close(job);
     free(job->units);
     free(job->stats);
+}
+
+/* The pool's timeline goes on with the next job. */
+static rp_status copy_units(const rp_timeline *timeline, rp_timed_unit **out)
+{
+    const size_t n = (size_t)timeline->n;
+
+    RP_TRY(rp_mem_new(n, sizeof(**out), "the times of units", (void **)out));
+    if (n > 0) {
+        memcpy(*out, timeline->units, n * sizeof(**out));
+    }
+    return RP_OK;
 }
 
 /* Pictures, report and numbers change hands; the rest goes with the job. */
 static rp_status hand_over(rp_job *job, rp_result **out)
 {
-    rp_result *result = calloc(1, sizeof(*result));
+    rp_timed_unit *units = NULL;
 
+    RP_TRY(copy_units(&job->pool->timeline, &units));
+    rp_result *result = calloc(1, sizeof(*result));
     if (result == NULL) {
+        free(units);
         return RP_FAIL(RP_E_NOMEM, "no memory for the result");
     }
     *result = (rp_result){
+        .units            = units,
+        .n_units          = job->pool->timeline.n,
         .n_images         = job->params.images,
         .width            = job->params.width,
         .height           = job->params.height,
@@ -238,6 +258,11 @@ static rp_status hand_over(rp_job *job, rp_result **out)
         .report           = job->report,
         .times            = job->times,
         .open_seconds     = job->pool->open_seconds,
+        .read_seconds     = job->pool->pipeline.read_seconds,
+        .read_gb          = (double)job->pool->pipeline.bytes_read * 1e-9,
+        .connect_seconds  = job->pool->connect_seconds,
+        .share_seconds    = job->pool->share_seconds,
+        .share_gb         = (double)job->pool->weights_bytes * 1e-9,
         .steps_per_second = job->params.steps / job->times.sample,
         .n_ranks          = rp_ctrl_n_ranks(job->pool->ctrl),
         .stats            = job->stats,
@@ -262,6 +287,7 @@ void rp_result_free(rp_result *result)
     free(result->rgb);
     free(result->report);
     free(result->stats);
+    free(result->units);
     free(result);
 }
 

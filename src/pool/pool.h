@@ -81,7 +81,8 @@ rp_status rp_pool_eval(rp_pool *pool, int step, int eval, const rp_unit *units, 
                        const void *inputs, void *outputs);
 
 /* Ranks > 0: serve one wave whose announcement (see RP_MSG_WAVE) was just received. Transport
- * failures only; a failed evaluation was reported to rank 0. */
+ * failures only; a failed evaluation was reported to rank 0. RP_E_PEER when rank 0 knows why, or
+ * hears of it as this rank did: it will end the pool. */
 rp_status rp_pool_serve_wave(rp_pool *pool, const void *message, size_t n_bytes);
 
 /* Bytes of the announcement of a wave of n units, for sizing receive buffers. Its first int32 is

@@ -114,6 +114,16 @@ static bool has_units(const rp_pool *pool, int n_units, int rank)
     return false;
 }
 
+/* RP_E_PEER only knows of another's failure. */
+static bool is_worse(const rp_pool_reply *a, const rp_pool_reply *b)
+{
+    if (a->status == RP_OK || b->status == RP_OK ||
+        (a->status == RP_E_PEER) != (b->status == RP_E_PEER)) {
+        return a->status != RP_OK && (b->status == RP_OK || b->status == RP_E_PEER);
+    }
+    return a->failed < b->failed;
+}
+
 /* Wait until all have evaluated; keeps in *worst the failure of the lowest unit, in *rank_out its
  * rank. */
 static rp_status collect_replies(rp_pool *pool, int n_units, rp_pool_reply *worst, int *rank_out)
@@ -129,7 +139,7 @@ static rp_status collect_replies(rp_pool *pool, int n_units, rp_pool_reply *wors
         pool->stats[rank].busy_s = reply.busy_s;
         pool->stats[rank].wire_s = reply.wire_s;
         pool->stats[rank].n_units = reply.n_units;
-        if (reply.status != RP_OK && (worst->status == RP_OK || reply.failed < worst->failed)) {
+        if (is_worse(&reply, worst)) {
             *worst = reply;
             *rank_out = rank;
         }
@@ -163,12 +173,15 @@ rp_status rp_pool_eval(rp_pool *pool, int step, int eval, const rp_unit *units, 
     RP_TRY(start_gather(pool, n_units, outputs));
     run_own(pool, head, units, inputs, outputs, &worst);
     RP_TRY(collect_replies(pool, n_units, &worst, &rank));
-    RP_TRY(finish_gather(pool));
-    if (worst.status != RP_OK) {
+    rp_log_hold(worst.status != RP_OK); /* a transfer that fails now has failed because of it */
+    const rp_status st = finish_gather(pool);
+    rp_log_hold(false);
+    if (worst.status != RP_OK && worst.status != RP_E_PEER) {
         const rp_unit *unit = &units[worst.failed];
         RP_ERROR("rank %d on host %s: step %d, unit %d (image %d, condition %d): %s", rank,
                  rp_ctrl_host(ctrl, rank), step, (int)worst.failed, (int)unit->input,
                  (int)unit->cond, worst.text);
+        return (rp_status)worst.status;
     }
-    return (rp_status)worst.status;
+    return st != RP_OK ? st : (rp_status)worst.status;
 }

@@ -95,33 +95,56 @@ static rp_status read_items(rp_pool *pool, const unsigned char *message, int n_m
     return RP_OK;
 }
 
-rp_status rp_pool_serve_wave(rp_pool *pool, const void *message, size_t n_bytes)
+/* Outputs to rank 0, after a failure too: the other end waits for all of them. The reply goes
+ * before they are through, so that rank 0 can tell waiting for this rank from waiting for the wire;
+ * the time of this transfer is in the next reply. */
+static rp_status send_outputs(rp_pool *pool, int n_mine, rp_pool_reply *reply)
 {
     const rp_xport_ops *xport = pool->params.xport;
     rp_rank_stats *stats = &pool->stats[0];
-    rp_pool_head head;
-    rp_pool_reply reply = {0};
-    int n_xfers = 0;
+    const double start = rp_clock_now();
     bool done = false;
 
-    RP_TRY(read_head(pool, message, n_bytes, &head));
-    RP_TRY(read_items(pool, message, head.n_mine, &n_xfers));
-    RP_TRY(rp_pool_move(pool, n_xfers, stats));
-    rp_pool_run(pool, head.eval, pool->tasks, head.n_mine, stats, &reply);
-
-    /* Also after a failure: the other end waits for all outputs. The reply goes before they are
-     * through, so that rank 0 can tell waiting for this rank from waiting for the wire; the time of
-     * this transfer is in the next reply. */
-    const double start = rp_clock_now();
-    for (int k = 0; k < head.n_mine; k++) {
+    for (int k = 0; k < n_mine; k++) {
         pool->xfers[k] = (rp_xfer){0, true, pool->tasks[k].out, pool->out_bytes};
     }
-    RP_TRY(xport->start(pool->xport, pool->xfers, head.n_mine));
-    reply.n_units = stats->n_units;
-    reply.busy_s = stats->busy_s;
-    reply.wire_s = stats->wire_s;
-    RP_TRY(rp_ctrl_reply(pool->params.ctrl, &reply, sizeof(reply)));
+    const rp_status st = xport->start(pool->xport, pool->xfers, n_mine);
+    reply->n_units = stats->n_units;
+    reply->busy_s = stats->busy_s;
+    reply->wire_s = stats->wire_s;
+    /* Also when it did not start, as on a device that has failed: rank 0 waits for replies. */
+    RP_TRY(rp_ctrl_reply(pool->params.ctrl, reply, sizeof(*reply)));
+    RP_TRY(st);
     RP_TRY(xport->finish(pool->xport, true, &done));
     stats->wire_s += rp_clock_now() - start;
     return RP_OK;
+}
+
+/* Inputs to their slots. When another rank's failure ends the transfer, rank 0 gets its reply all
+ * the same, and does not wait. */
+static rp_status fetch_inputs(rp_pool *pool, int n_xfers)
+{
+    const rp_status st = rp_pool_move(pool, n_xfers, &pool->stats[0]);
+
+    if (st == RP_E_PEER) {
+        const rp_pool_reply reply = {.status = (int32_t)st, .failed = pool->tasks[0].item.index};
+        RP_TRY(rp_ctrl_reply(pool->params.ctrl, &reply, sizeof(reply)));
+    }
+    return st;
+}
+
+rp_status rp_pool_serve_wave(rp_pool *pool, const void *message, size_t n_bytes)
+{
+    rp_pool_head head;
+    rp_pool_reply reply = {0};
+    int n_xfers = 0;
+
+    RP_TRY(read_head(pool, message, n_bytes, &head));
+    RP_TRY(read_items(pool, message, head.n_mine, &n_xfers));
+    RP_TRY(fetch_inputs(pool, n_xfers));
+    rp_pool_run(pool, head.eval, pool->tasks, head.n_mine, &pool->stats[0], &reply);
+
+    const rp_status st = send_outputs(pool, head.n_mine, &reply);
+    /* Rank 0 knows why this rank's device does nothing any more, and ends the pool. */
+    return st == RP_E_CUDA && reply.status == RP_E_CUDA ? RP_E_PEER : st;
 }

@@ -9,7 +9,8 @@
  *   - Activations are float* in backend memory, row major, [t, d] unless stated otherwise. Memory
  * from alloc_act() is addressed like floats too, but the backend may keep narrower elements in it
  * (bf16); put, get and copy convert. Every op takes either kind for every activation.
- *   - Weights are rp_tensor (F32, F16 or BF16) that went through weight(); they stay borrowed.
+ *   - Weights are rp_tensor (F32, F16, BF16 or F8_E4M3) that went through weight(); they stay
+ *     borrowed.
  *   - An op returns nothing: the first failure is kept inside and returned by the next sync().
  *   - `out` may alias an input only where it says so.
  *   - No op allocates after reserve(). Same bits for any number of threads: work is cut into pieces
@@ -20,6 +21,7 @@
 #ifndef RP_TENSOR_OPS_H
 #define RP_TENSOR_OPS_H
 
+#include "base/vec.h"
 #include "tensor/tensor.h"
 
 #include <rankpool/status.h>
@@ -28,8 +30,14 @@
 #include <stddef.h>
 
 /* Arithmetic of activations and matrices: --precision. AUTO is the backend's own choice (cpu: f32,
- * cuda: bf16). */
-typedef enum { RP_PRECISION_AUTO, RP_PRECISION_F32, RP_PRECISION_BF16 } rp_precision;
+ * cuda: bf16). FP8: bf16, but for the weights that are `narrow` and what they are multiplied with.
+ */
+typedef enum {
+    RP_PRECISION_AUTO,
+    RP_PRECISION_F32,
+    RP_PRECISION_BF16,
+    RP_PRECISION_FP8
+} rp_precision;
 
 typedef struct {
     int n_threads; /* >= 1, of this rank */
@@ -42,7 +50,7 @@ typedef struct {
     char name[64];      /* "NVIDIA H200", "" for the CPU */
     char id[64];        /* unique over machines (a GPU's UUID), "" for the CPU */
     char pci[16];       /* "0000:1b:00.0", "" for the CPU */
-    char precision[8];  /* "f32", "bf16" */
+    char precision[8];  /* "f32", "bf16", "fp8" */
     bool on_device;     /* its memory is not host memory: put and get are needed */
     size_t bytes_total; /* device memory, 0 for the CPU */
     size_t bytes_free;
@@ -128,6 +136,9 @@ typedef struct rp_backend_ops {
                              rp_tensor *out);
     /* Wait for everything; the first failure since the last sync, logged. */
     rp_status (*sync)(void *self);
+    /* Without waiting: the first failure since the last sync that is known already. Not logged
+     * again, and sync() returns it too. */
+    rp_status (*peek)(void *self);
 
     /*
      * A sequence of ops that is the same every time, memory included: when replay() knows `key`, it
@@ -143,6 +154,21 @@ typedef struct rp_backend_ops {
      */
     void (*copy_rows)(void *self, float *dst, size_t dst_stride, const float *src,
                       size_t src_stride, int n_rows, int n_cols);
+
+    /* ---- latents: f32 memory from alloc(), the slots of rp_vec (vec.h) ---- */
+    void (*combine)(void *self, float *out, size_t n, int n_terms, const float *coef,
+                    const float *const *in);
+    void (*project)(void *self, const float *a, const float *b, size_t n, float *room);
+    void (*extrapolate)(void *self, const rp_vec_rows *rows, float *out);
+
+    /* ---- time marks ---- */
+    /* Make room for marks 0 to n - 1; grows only, and what was marked is lost when it does. */
+    rp_status (*marks_reserve)(void *self, int n);
+    /* Keep the time at which the device gets here, behind all that was queued. Not inside a
+     * sequence that replay() may know. Without room for `index` nothing happens. */
+    void (*mark)(void *self, int index);
+    /* After sync(): milliseconds from mark 0 to each of the marks 0 to n - 1, all of them set. */
+    rp_status (*marks_read)(void *self, int n, double *ms_out);
 
     /* ---- text ---- */
     /* out[t, d] = table[ids[t], :] * scale; ids in host memory, 0 <= id < v checked by the caller
@@ -197,6 +223,9 @@ typedef struct rp_backend_ops {
     void (*add)(void *self, float *x, const float *y, size_t n);    /* x += y */
 
     /* ---- pictures: [c, h, w] ---- */
+    /* Do conv2d and group_norm take and give pictures as rows [h w, c] instead of [c, h, w]? That
+     * is what tensor cores like. The network then transposes at its ends. */
+    bool (*picture_rows)(void *self);
     /* out[(h/p)(w/p), p p c]: token (i, j), element (di, dj, channel), channel fastest */
     void (*patchify)(void *self, const float *x, int c, int h, int w, int p, float *out);
     /* the inverse, times `sign` */

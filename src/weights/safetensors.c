@@ -47,7 +47,7 @@ static const type_row types[] = {
     {"U64", 64, RP_N_DTYPES},
     {"F64", 64, RP_N_DTYPES},
     {"C64", 64, RP_N_DTYPES},
-    {"F8_E4M3", 8, RP_N_DTYPES},
+    {"F8_E4M3", 8, RP_F8_E4M3},
     {"F8_E5M2", 8, RP_N_DTYPES},
     {"F8_E8M0", 8, RP_N_DTYPES},
     {"F8_E4M3FNUZ", 8, RP_N_DTYPES},

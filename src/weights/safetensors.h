@@ -33,7 +33,7 @@ void rp_safetensors_close(rp_safetensors *file); /* NULL is allowed */
 
 /* Number of tensors; the i-th in file order. Names and data are borrowed until close. Data is aligned to
  * its element (a tensor that is not in the file is copied). Element types that rankpool has no use for
- * (I64, F64, F8 ...) and more than RP_TENSOR_DIMS dims have *known = 0, dtype RP_N_DTYPES, data NULL. */
+ * (I64, F64, F8_E5M2 ...) and more than RP_TENSOR_DIMS dims have *known = 0, dtype RP_N_DTYPES, data NULL. */
 size_t rp_safetensors_count(const rp_safetensors *file);
 const char *rp_safetensors_at(const rp_safetensors *file, size_t i, rp_tensor *tensor_out, int *known);
 

@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "tensor/float_bits.h"
 #include "weights/json.h"
 #include "weights/safetensors.h"
 
@@ -26,6 +27,7 @@ typedef struct {
     const char *name; /* its file's */
     const char *type;
     rp_tensor tensor;
+    float *scale; /* of a bound tensor in F8_E4M3, or NULL */
     size_t file;
     bool known, used;
 } entry;
@@ -327,6 +329,9 @@ void rp_weights_close(rp_weights *weights)
     for (size_t i = 0; i < weights->n_ignored; i++) {
         free(weights->ignored[i]);
     }
+    for (size_t i = 0; i < weights->n_entries; i++) {
+        free(weights->entries[i].scale);
+    }
     free(weights->files);
     free(weights->file_names);
     free(weights->entries);
@@ -373,18 +378,13 @@ static const char *print_shape(char *text, size_t n_bytes, int n_dims, const int
     return text;
 }
 
-static bool is_float(rp_dtype dtype)
-{
-    return dtype == RP_F32 || dtype == RP_F16 || dtype == RP_BF16;
-}
-
 /* Notes what is wrong with e as a tensor of these dims; true when nothing is. */
 static bool check_entry(rp_weights *weights, const entry *e, int n_dims, const int64_t *dims)
 {
     char is[120], should_be[120];
 
     (void)print_shape(should_be, sizeof(should_be), n_dims, dims);
-    if (e->known && is_float(e->tensor.dtype)) {
+    if (e->known && rp_dtype_is_float(e->tensor.dtype)) {
         if (e->tensor.n_dims == n_dims &&
             (n_dims == 0 || memcmp(e->tensor.dim, dims, (size_t)n_dims * sizeof(*dims)) == 0)) {
             return true;
@@ -392,13 +392,96 @@ static bool check_entry(rp_weights *weights, const entry *e, int n_dims, const i
         note_add(&weights->misshapen, "%s is %s, should be %s", e->name,
                  print_shape(is, sizeof(is), e->tensor.n_dims, e->tensor.dim), should_be);
     } else if (strcmp(e->type, "F32") == 0 || strcmp(e->type, "F16") == 0 ||
-               strcmp(e->type, "BF16") == 0) {
+               strcmp(e->type, "BF16") == 0 || strcmp(e->type, "F8_E4M3") == 0) {
         note_add(&weights->misshapen, "%s has more than %d dims, should be %s", e->name,
                  RP_TENSOR_DIMS, should_be);
     } else {
-        note_add(&weights->mistyped, "%s is %s, should be F32, F16 or BF16", e->name, e->type);
+        note_add(&weights->mistyped, "%s is %s, should be F32, F16, BF16 or F8_E4M3", e->name,
+                 e->type);
     }
     return false;
+}
+
+/* Has the tensor "<stem><ending>"; it then belongs to the one that is being bound. */
+static entry *take_companion(rp_weights *weights, const char *stem, int n_stem, const char *ending)
+{
+    char name[MAX_NAME_BYTES];
+    const int n = snprintf(name, sizeof(name), "%.*s%s", n_stem, stem, ending);
+    entry *const e = n >= 0 && n < (int)sizeof(name) ? find(weights, name) : NULL;
+
+    if (e != NULL) {
+        e->used = true;
+    }
+    return e;
+}
+
+/* One number, or one for each of the rows: [rows] or [rows, 1]. */
+static bool check_scale(rp_weights *weights, const entry *e, const entry *of)
+{
+    const int64_t rows = of->tensor.n_dims > 0 ? of->tensor.dim[0] : 1;
+    const int64_t n = e->known ? rp_tensor_elems(&e->tensor) : 0;
+    char is[120];
+
+    if (!e->known || !rp_dtype_is_float(e->tensor.dtype) || e->tensor.dtype == RP_F8_E4M3) {
+        note_add(&weights->mistyped, "%s is %s, should be F32, F16 or BF16", e->name, e->type);
+        return false;
+    }
+    if (n == 1 || (n == rows && e->tensor.dim[0] == rows)) {
+        return true;
+    }
+    note_add(&weights->misshapen, "%s is %s, should be [] or [%" PRId64 "]", e->name,
+             print_shape(is, sizeof(is), e->tensor.n_dims, e->tensor.dim), rows);
+    return false;
+}
+
+/* The scales as f32, kept by the entry that they belong to. */
+static void read_scale(rp_weights *weights, entry *e, const entry *scale)
+{
+    const int64_t n = rp_tensor_elems(&scale->tensor);
+    const void *const data = scale->tensor.data;
+
+    if (e->scale == NULL) { /* bound before: the same again */
+        e->scale = calloc((size_t)n, sizeof(*e->scale));
+    }
+    if (e->scale == NULL) {
+        note_add(&weights->misshapen, "%s finds no memory", scale->name);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        e->scale[i] = scale->tensor.dtype == RP_F32 ? ((const float *)data)[i]
+                      : scale->tensor.dtype == RP_F16
+                          ? rp_float_of_f16(((const uint16_t *)data)[i])
+                          : rp_float_of_bf16(((const uint16_t *)data)[i]);
+    }
+    e->tensor.scale = e->scale;
+    e->tensor.n_scales = n;
+}
+
+/*
+ * What lies beside "X.weight" in F8_E4M3: its scale, under one of two names, and what is of no use
+ * here (a scale for activations, which get theirs as they come; marks of the program that wrote
+ * it).
+ */
+static void bind_companions(rp_weights *weights, entry *e)
+{
+    static const char *const of_weight[] = {"scale_weight", "weight_scale"};
+    static const char *const of_no_use[] = {"scale_input", "input_scale", "comfy_quant"};
+    const int n_stem = (int)strlen(e->name) - (int)strlen("weight");
+    const entry *scale = NULL;
+
+    (void)take_companion(weights, "", 0, "scaled_fp8");
+    if (n_stem < 0 || strcmp(e->name + n_stem, "weight") != 0) {
+        return;
+    }
+    for (int i = 0; i < 2 && scale == NULL; i++) {
+        scale = take_companion(weights, e->name, n_stem, of_weight[i]);
+    }
+    for (int i = 0; i < 3; i++) {
+        (void)take_companion(weights, e->name, n_stem, of_no_use[i]);
+    }
+    if (scale != NULL && check_scale(weights, scale, e)) {
+        read_scale(weights, e, scale);
+    }
 }
 
 void rp_weights_bind(rp_weights *weights, rp_tensor *out, int n_dims, const int64_t *dims,
@@ -419,6 +502,9 @@ void rp_weights_bind(rp_weights *weights, rp_tensor *out, int n_dims, const int6
     }
     e->used = true;
     if (check_entry(weights, e, n_dims, dims)) {
+        if (e->tensor.dtype == RP_F8_E4M3) {
+            bind_companions(weights, e);
+        }
         *out = e->tensor;
     }
 }

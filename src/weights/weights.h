@@ -28,8 +28,9 @@ typedef struct rp_weights rp_weights;
 rp_status rp_weights_open(const char *dir, rp_weights **out);
 void rp_weights_close(rp_weights *weights); /* NULL is allowed; all bound tensors die with it */
 
-/* printf-style name -> *out, which must have exactly these dims (n_dims of them) and be F32, F16 or
- * BF16. Problems are noted, and *out is then an empty tensor; see rp_weights_finish. */
+/* printf-style name -> *out, which must have exactly these dims (n_dims of them) and be F32, F16,
+ * BF16 or F8_E4M3. Of F8_E4M3 "X.weight", an "X.scale_weight" (or "X.weight_scale") beside it of one number
+ * or one for each row comes along as out->scale. Problems are noted, and *out is then an empty tensor; see rp_weights_finish. */
 void rp_weights_bind(rp_weights *weights, rp_tensor *out, int n_dims, const int64_t *dims,
                      const char *format, ...)
 #if defined(__GNUC__)

@@ -64,7 +64,8 @@ typedef struct rp_xport_ops {
 extern const rp_xport_ops *const rp_xport_list[];
 
 /* The row for a name, or for "auto" the first usable one that moves the memory that the backend
- * computes in (`on_device`), else the first usable one. RP_E_ARG (unknown; says which are known),
+ * computes in (`on_device`), else the first usable one. One rank may name any: what cannot serve it
+ * gives way to local. RP_E_ARG (unknown; says which are known),
  * RP_E_UNSUP (not usable with so many ranks, or moves GPU memory and there is none). */
 rp_status rp_xport_choose(const char *name, const rp_ctrl *ctrl, bool on_device,
                           const rp_xport_ops **out);

@@ -28,6 +28,25 @@ run "$rankpool" bench "${quick[@]}" --repeat 1 --json numbers.json --overwrite
 expect_exit 0
 expect_different numbers.json before.json
 
+t "--timeline: rank 0's units of the last job, one after the other, as a trace"
+run "$rankpool" bench "${quick[@]}" --images 2 --repeat 2 --timeline units.json
+expect_exit 0
+expect_silent stderr
+grep -q "GPU idle" stdout && fail "a GPU is spoken of on the CPU"
+if command -v python3 >/dev/null; then
+    run python3 -c 'import json; units = [e for e in json.load(open("units.json"))["traceEvents"] if e["ph"] == "X"]
+assert len(units) == 8 and units[0]["ts"] == 0 and all(u["dur"] > 0 for u in units)
+assert all(b["ts"] >= a["ts"] + a["dur"] - 1e-6 for a, b in zip(units, units[1:]))
+assert [u["args"]["step"] for u in units] == [0] * 4 + [1] * 4
+assert sorted({u["name"] for u in units}) == [f"image {i}, condition {c}" for i in (0, 1) for c in (0, 1)]'
+    expect_exit 0
+fi
+cp units.json before.json
+run "$rankpool" bench "${quick[@]}" --repeat 1 --timeline units.json
+expect_exit 1
+expect_in_stderr "units.json exists"
+expect_same units.json before.json
+
 t "--out writes the picture; one that was there before is kept"
 run "$rankpool" bench "${quick[@]}" --repeat 2 --out bench.png
 expect_exit 0

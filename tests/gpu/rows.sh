@@ -11,6 +11,7 @@ short=(sample --model "$model" --prompt "red heart" --steps 2 --width 64 --heigh
 # First guesses; the numbers that were seen stand in the README beside this file.
 least_f32_db=45
 least_bf16_db=25
+least_fp8_db=20 # against bf16
 
 say() { echo "$*" >&3; }
 skip() { say "$*"; exit 77; }
@@ -92,7 +93,39 @@ like_cpu() { # PRECISION LEAST-DB
     say "$db dB (at least $2)"
 }
 
+# ---- fp8
+
+fp8_or_skip() { # not every GPU multiplies in 8 bits
+    local code=0
+    go "$rankpool" "${short[@]}" --backend cuda --precision fp8 --out fp8-short.png 2>err || code=$?
+    cat err
+    ! grep -qF 'fp8 needs' err || skip "no fp8 here"
+    return $code
+}
+
+fp8_ops() {
+    program test_cuda_fp8 | tee "$logs/ops_fp8.txt"
+    say "$(grep 'same rounded' "$logs/ops_fp8.txt" | grep -oE 'error [0-9.e+-]+' |
+        awk '$2 + 0 > m { m = $2 + 0 } END { printf "%d products: %.1e", NR, m }')"
+}
+
+like_bf16() { # LEAST-DB
+    local db
+    fp8_or_skip
+    picture bf16 --backend cuda --precision bf16
+    picture fp8 --backend cuda --precision fp8
+    db=$(python3 "$here/png_psnr.py" bf16.png fp8.png "$1") || { say "$db dB < $1"; return 1; }
+    say "$db dB (at least $1)"
+}
+
+costs() { # the table is in the log; the last row's last cells are the number
+    fp8_or_skip
+    go "$here/precision.sh" "$rankpool" | tee precision.md
+    say "$(tail -1 precision.md | cut -d '|' -f 3-)"
+}
+
 again() { # PRECISION
+    [ "$1" != fp8 ] || fp8_or_skip
     picture "$1" --backend cuda --precision "$1"
     picture "$1-again" --backend cuda --precision "$1"
     same "$1" "$1-again"
@@ -109,6 +142,7 @@ from_picture() { # the picture makes itself again from its own settings
 
 shared() { # PRECISION TRANSPORT N : N ranks on the one GPU give the bytes of one
     local name=$1-$2-$3
+    [ "$1" != fp8 ] || fp8_or_skip
     picture "$1" --backend cuda --precision "$1"
     ranks "$3" "$rankpool" "${job[@]}" --backend cuda --precision "$1" --transport "$2" --allow-shared-gpu \
         --out "$name.png" --latents-out "$name.safetensors" --report "$name.json"
@@ -216,7 +250,7 @@ two_on_one() { # TRANSPORT : not by accident
 
 all_rows() {
     local p name v n
-    for name in ops matrix image backend record; do row "ops $name" op_table $name; done
+    for name in ops latent matrix image backend record; do row "ops $name" op_table $name; done
     for p in f32 bf16; do
         for name in gemma2 lumina2 vae second pipeline; do row "golden $p $name" golden $p $name; done
     done
@@ -224,6 +258,12 @@ all_rows() {
     row "picture bf16 against the CPU's" like_cpu bf16 $least_bf16_db
     row "picture f32 twice" again f32
     row "picture bf16 twice" again bf16
+    row "ops fp8" fp8_ops
+    for p in f32 bf16 fp8; do row "golden $p fp8_file" golden $p fp8_file; done
+    row "picture fp8 against that in bf16" like_bf16 $least_fp8_db
+    row "picture fp8 twice" again fp8
+    row "fp8, 2 ranks, nccl" shared fp8 nccl 2
+    row "what precisions cost" costs
     row "picture bf16 from itself" from_picture
     for n in 1 2 3; do row "bf16, $n ranks, nccl" shared bf16 nccl $n; done
     row "f32, 2 ranks, nccl" shared f32 nccl 2
@@ -237,9 +277,10 @@ all_rows() {
     for v in memcheck racecheck initcheck; do
         row "$v of a picture" sanitize $v "$rankpool" "${short[@]}" --backend cuda --out sanitized.png
     done
-    for name in ops image backend record; do
+    for name in ops latent image backend record; do
         row "memcheck of ops $name" sanitize memcheck "$build/bin/test_cuda_$name"
     done
+    row "memcheck of ops fp8" sanitize memcheck "$build/bin/test_cuda_fp8"
     for v in "" 99 abc; do row "cuda asked for, visible \"$v\"" no_such_gpu "$v"; done
     for v in "" 99 abc; do row "auto, visible \"$v\"" falls_back "$v"; done
     for v in nccl mpi; do row "two ranks on one GPU, $v" two_on_one $v; done

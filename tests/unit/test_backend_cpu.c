@@ -27,8 +27,8 @@ static void every_backend_fills_every_slot(void **state)
 static void dtypes_have_names_and_sizes(void **state)
 {
     (void)state;
-    static const char *const name[RP_N_DTYPES] = {"F32", "F16", "BF16", "I32", "U8"};
-    static const size_t bytes[RP_N_DTYPES] = {4, 2, 2, 4, 1};
+    static const char *const name[RP_N_DTYPES] = {"F32", "F16", "BF16", "I32", "U8", "F8_E4M3"};
+    static const size_t bytes[RP_N_DTYPES] = {4, 2, 2, 4, 1, 1};
     const rp_tensor scalar = {.n_dims = 0};
     const rp_tensor box = {.n_dims = 3, .dim = {2, 3, 5, 1}};
 
@@ -67,14 +67,21 @@ static void bad_parameters_and_weights_are_refused(void **state)
 {
     (void)state;
     const rp_backend_params none = {.n_threads = 0};
+    const rp_backend_params bf16 = {.n_threads = 1, .precision = RP_PRECISION_BF16};
+    const rp_backend_params fp8 = {.n_threads = 1, .precision = RP_PRECISION_FP8};
     const rp_tensor ints = {.dtype = RP_I32, .n_dims = 1, .dim = {4, 1, 1, 1}};
     rp_tensor out = {.n_dims = 77};
     void *self = &out;
 
     assert_int_equal(g_ops->open(&none, &self), RP_E_ARG);
+    assert_int_equal(g_ops->open(&bf16, &self), RP_E_UNSUP);
+    assert_non_null(strstr(rpt_log_last(), "precision bf16: the CPU computes in f32"));
+    assert_int_equal(g_ops->open(&fp8, &self), RP_E_UNSUP);
+    assert_non_null(strstr(rpt_log_last(), "precision fp8: the CPU computes in f32"));
     assert_true(self == &out);
     assert_int_equal(g_ops->weight(g_self[0], &ints, &out), RP_E_UNSUP);
-    assert_string_equal(rpt_log_last(), "weight of type I32; F32, F16 and BF16 are supported");
+    assert_string_equal(rpt_log_last(),
+                        "weight of type I32; F32, F16, BF16 and F8_E4M3 are supported");
     assert_int_equal(out.n_dims, 77);
 }
 
@@ -91,7 +98,9 @@ static void too_little_scratch_is_told_by_sync_once(void **state)
 
     assert_int_equal(g_ops->open(&params, &self), RP_OK);
     g_ops->linear(self, x, 8, k, k, list, 1, NULL, out);
+    assert_int_equal(g_ops->peek(self), RP_E_ARG);
     assert_int_equal(g_ops->sync(self), RP_E_ARG);
+    assert_int_equal(g_ops->peek(self), RP_OK);
     assert_int_equal(g_ops->sync(self), RP_OK);
     assert_int_equal(g_ops->reserve(self, k, 10, 8), RP_OK);
     g_ops->linear(self, x, 8, k, k, list, 1, NULL, out);

@@ -23,6 +23,23 @@ static const rp_guider *find(const char *name)
     return NULL;
 }
 
+/* On the host, one image [c, h, w]. */
+static void merge(const char *name, const rp_guide_params *params, const float *const *preds,
+                  int n_branches, const int shape[3], float *out)
+{
+    static float room[RP_VEC_ROOM] __attribute__((aligned(8)));
+    const rp_guide_merge m = {.vec = &rp_vec_host,
+                              .preds = preds,
+                              .n_branches = n_branches,
+                              .c = shape[0],
+                              .h = shape[1],
+                              .w = shape[2],
+                              .out = out,
+                              .room = room};
+
+    find(name)->merge(params, &m);
+}
+
 static int count_branches(double truncation, float scale, int n_steps, int step)
 {
     const rp_guide_params params = {.scale = scale, .renorm = true, .truncation = truncation};
@@ -87,7 +104,7 @@ static void merges_are_those_of_diffusers(void **state)
         numbers(cJSON_GetObjectItem(file, "cond"), SMALL, cond);
         numbers(cJSON_GetObjectItem(file, "uncond"), SMALL, uncond);
         numbers(cJSON_GetObjectItem(row, "out"), SMALL, want);
-        find(name)->merge(&params, preds, 2, 2, 3, 8, out);
+        merge(name, &params, preds, 2, (int[]){2, 3, 8}, out);
         rpt_assert_close(name, out, want, SMALL, exact ? 0.0 : 5e-7);
         n_rows++;
     }
@@ -125,7 +142,7 @@ static void check_step(const rp_safetensors *file, const char *run, int step,
     preds[0] = tensor(file, name);
     (void)snprintf(name, sizeof(name), "step%d.uncond", step);
     preds[1] = tensor(file, name);
-    find("cfg")->merge(&params, preds, params.scale > 1.0f ? 2 : 1, C, H, W, merged);
+    merge("cfg", &params, preds, params.scale > 1.0f ? 2 : 1, (int[]){C, H, W}, merged);
     const float *from = latents(file, run, step - 1);
     for (int i = 0; i < N; i++) {
         x[i] = from[i] + dt * -merged[i];
@@ -176,15 +193,15 @@ static void every_guider_keeps_the_contract(void **state)
             rpt_fill(cond, SMALL, 1);
             rpt_fill(uncond, SMALL, 2);
             const float *preds[2] = {cond, uncond};
-            guider->merge(&params, preds, n, 3, 5, 7, apart);
+            merge(guider->name, &params, preds, n, (int[]){3, 5, 7}, apart);
             preds[alias] = inside;
             memcpy(inside, alias == 0 ? cond : uncond, sizeof(inside));
-            guider->merge(&params, preds, n, 3, 5, 7, inside);
+            merge(guider->name, &params, preds, n, (int[]){3, 5, 7}, inside);
             if (alias < n) {
                 assert_memory_equal(inside, apart, sizeof(apart));
             }
             preds[0] = cond;
-            guider->merge(&params, preds, 1, 3, 5, 7, apart);
+            merge(guider->name, &params, preds, 1, (int[]){3, 5, 7}, apart);
             assert_memory_equal(apart, cond, sizeof(apart));
         }
     }
@@ -198,7 +215,7 @@ static void a_row_of_zeros_stays_zero(void **state)
     const float *preds[2] = {cond, uncond};
     float out[4] = {9.0f, 9.0f, 9.0f, 9.0f};
 
-    find("cfg")->merge(&params, preds, 2, 1, 2, 2, out); /* 2 cond - uncond = 0 in row 0 */
+    merge("cfg", &params, preds, 2, (int[]){1, 2, 2}, out); /* 2 cond - uncond = 0 in row 0 */
     for (int i = 0; i < 4; i++) {
         assert_true(out[i] == 0.0f); /* not NaN */
     }

@@ -104,7 +104,8 @@ static double run_known(const rp_sampler *sampler, double begin, double end, int
                                    .denoise = known_velocity,
                                    .arg = &path,
                                    .velocity = velocity,
-                                   .work = work};
+                                   .work = work,
+                                   .vec = &rp_vec_host};
     int eval = 0;
     for (int step = 0; step < n_steps; step++) {
         assert_int_equal(eval_step[eval], step);
@@ -198,7 +199,8 @@ static void failures_are_passed_on(void **state)
         int at[9];
         const int n = rp_sampler_list[r]->plan(sigma, 2, NULL, at);
         for (int bad = 0; bad < n && at[bad] == 0; bad++) {
-            const rp_sample_state s = {&x, 1, sigma, 2, failing, &bad, &velocity, work};
+            const rp_sample_state s = {&x,   1,         sigma, 2,           failing,
+                                       &bad, &velocity, work,  &rp_vec_host};
             assert_int_equal(rp_sampler_list[r]->step(&s, 0, 0), RP_E_PEER);
             assert_true(x == 3.0f);
         }
@@ -236,7 +238,8 @@ static void euler_follows_the_reference_run(void **state)
     const float *run[3] = {init.data, latents.data, sigmas.data};
 
     memcpy(x, init.data, sizeof(x));
-    const rp_sample_state s = {x, N, run[2], 20, recorded_velocity, run, velocity, NULL};
+    const rp_sample_state s = {x,   N,        run[2], 20,          recorded_velocity,
+                               run, velocity, NULL,   &rp_vec_host};
     for (int step = 0; step < 20; step++) {
         assert_int_equal(find("euler")->step(&s, step, step), RP_OK);
         rpt_assert_close("euler", x, run[1] + (size_t)step * N, N, 1e-6);
@@ -260,7 +263,8 @@ static void euler_rounds_twice(void **state)
         const volatile float product = (sigma[1] - sigma[0]) * x[i];
         want[i] = x[i] + product;
     }
-    const rp_sample_state s = {x, N, sigma, 1, known_velocity, &path, velocity, NULL};
+    const rp_sample_state s = {x,     N,        sigma, 1,           known_velocity,
+                               &path, velocity, NULL,  &rp_vec_host};
     assert_int_equal(find("euler")->step(&s, 0, 0), RP_OK);
     assert_memory_equal(x, want, sizeof(x));
 }

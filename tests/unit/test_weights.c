@@ -53,7 +53,8 @@ static void put_tensors(const char *file, const char *names)
 
     (void)snprintf(text, sizeof(text), "%s", names);
     while ((name = strsep(&rest, " ")) != NULL) {
-        tensors[n++] = (rp_named_tensor){name, {RP_F32, 2, {2, 2, 1, 1}, g_data}};
+        tensors[n++] = (rp_named_tensor){
+            name, {.dtype = RP_F32, .n_dims = 2, .dim = {2, 2, 1, 1}, .data = g_data}};
     }
     assert_int_equal(rp_safetensors_write(in_dir(file), tensors, n, NULL, 1), RP_OK);
 }
@@ -127,15 +128,15 @@ static void one_line_names_all_that_is_wrong(void **state)
     static const int64_t d_2x2[] = {2, 2}, d_8x4[] = {8, 4}, d_4[] = {4}, d_2x3[] = {2, 3},
                          d_4x1[] = {4, 1};
     const rp_named_tensor tensors[] = {
-        {"good.0.weight", {RP_F32, 2, {2, 2, 1, 1}, g_data}},
-        {"flat", {RP_F32, 1, {4, 1, 1, 1}, g_data}},
-        {"d", {RP_F32, 2, {4, 4, 1, 1}, g_data}},
-        {"half", {RP_BF16, 2, {2, 2, 1, 1}, g_data}},
-        {"ints", {RP_I32, 1, {4, 1, 1, 1}, g_data}},
-        {"scalar", {RP_F32, 0, {1, 1, 1, 1}, g_data}},
-        {"e", {RP_F32, 1, {1, 1, 1, 1}, g_data}},
-        {"one_dim", {RP_F32, 1, {4, 1, 1, 1}, g_data}},
-        {"encoder.x", {RP_F32, 1, {1, 1, 1, 1}, g_data}},
+        {"good.0.weight", {.dtype = RP_F32, .n_dims = 2, .dim = {2, 2, 1, 1}, .data = g_data}},
+        {"flat", {.dtype = RP_F32, .n_dims = 1, .dim = {4, 1, 1, 1}, .data = g_data}},
+        {"d", {.dtype = RP_F32, .n_dims = 2, .dim = {4, 4, 1, 1}, .data = g_data}},
+        {"half", {.dtype = RP_BF16, .n_dims = 2, .dim = {2, 2, 1, 1}, .data = g_data}},
+        {"ints", {.dtype = RP_I32, .n_dims = 1, .dim = {4, 1, 1, 1}, .data = g_data}},
+        {"scalar", {.dtype = RP_F32, .n_dims = 0, .dim = {1, 1, 1, 1}, .data = g_data}},
+        {"e", {.dtype = RP_F32, .n_dims = 1, .dim = {1, 1, 1, 1}, .data = g_data}},
+        {"one_dim", {.dtype = RP_F32, .n_dims = 1, .dim = {4, 1, 1, 1}, .data = g_data}},
+        {"encoder.x", {.dtype = RP_F32, .n_dims = 1, .dim = {1, 1, 1, 1}, .data = g_data}},
     };
     rp_tensor t = {0};
 
@@ -167,7 +168,8 @@ static void one_line_names_all_that_is_wrong(void **state)
     (void)snprintf(want, sizeof(want),
                    "%s: 2 tensors missing (a, b), 3 misshapen (d is [4, 4], should be [8, 4], flat "
                    "is [4], should be [2, 2], one_dim is [4], should be [4, 1]), 1 of a wrong type "
-                   "(ints is I32, should be F32, F16 or BF16), 1 left over (e)",
+                   "(ints is I32, should be F32, F16, BF16 or F8_E4M3), 1 "
+                   "left over (e)",
                    g_dir);
     assert_string_equal(rpt_log_last(), want);
     rp_weights_close(w);
@@ -229,7 +231,7 @@ static void types_of_no_use_are_named(void **state)
     rp_weights_bind(w, &t, 1, dims, "v");
     assert_int_equal(rp_weights_finish(w), RP_E_FORMAT);
     assert_logged("1 tensor misshapen (v has more than 4 dims, should be [1])");
-    assert_logged("1 of a wrong type (i is I64, should be F32, F16 or BF16)");
+    assert_logged("1 of a wrong type (i is I64, should be F32, F16, BF16 or F8_E4M3)");
     rp_weights_close(w);
 }
 

@@ -41,6 +41,8 @@ typedef struct {
     float *conv_weight;       /* a kernel in f32, for all threads */
     void **made;              /* [n_made] data of weights that weight_fill() made */
     int n_made;
+    double *marks; /* [n_marks] clock times */
+    int n_marks;
     rp_status failed; /* first failure since the last sync; already logged */
 } rp_cpu;
 
@@ -91,6 +93,11 @@ rp_status rp_cpu_weight(void *self, const rp_tensor *host, rp_tensor *out);
 rp_status rp_cpu_weight_fill(void *self, const rp_tensor *shape, uint64_t seed, float std,
                              rp_tensor *out);
 void rp_cpu_weight_release(void *self, rp_tensor *weight);
+
+/* ---- cpu_marks.c, documented in tensor_ops.h ---- */
+rp_status rp_cpu_marks_reserve(void *self, int n);
+void rp_cpu_mark(void *self, int index);
+rp_status rp_cpu_marks_read(void *self, int n, double *ms_out);
 
 /* ---- the ops, documented in tensor_ops.h ---- */
 void rp_cpu_embed(void *self, const rp_tensor *table, const int32_t *ids, int t, float scale,

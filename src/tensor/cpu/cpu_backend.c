@@ -27,6 +27,12 @@ static const char *cpu_why_not(void)
     return "";
 }
 
+static bool cpu_picture_rows(void *self)
+{
+    (void)self;
+    return false;
+}
+
 static void cpu_info(void *self, rp_device_info *out)
 {
     (void)self;
@@ -71,6 +77,7 @@ static void cpu_close(void *self)
     free_scratch(cpu->scratch, cpu->n_threads);
     free(cpu->conv_weight);
     free(cpu->made);
+    free(cpu->marks);
     free(cpu);
 }
 
@@ -81,9 +88,10 @@ static rp_status cpu_open(const rp_backend_params *params, void **self_out)
     if (params->n_threads < 1) {
         return RP_FAIL(RP_E_ARG, "cpu backend: %d threads; at least 1", params->n_threads);
     }
-    if (params->precision == RP_PRECISION_BF16) {
+    if (params->precision == RP_PRECISION_BF16 || params->precision == RP_PRECISION_FP8) {
         return RP_FAIL(RP_E_UNSUP,
-                       "precision bf16: the CPU computes in f32 (--precision f32 or auto)");
+                       "precision %s: the CPU computes in f32 (--precision f32 or auto)",
+                       params->precision == RP_PRECISION_BF16 ? "bf16" : "fp8");
     }
     RP_TRY(rp_mem_new(1, sizeof(rp_cpu), "cpu backend", &mem));
     rp_cpu *cpu = mem;
@@ -166,6 +174,11 @@ static rp_status cpu_sync(void *self)
     return st;
 }
 
+static rp_status cpu_peek(void *self)
+{
+    return ((const rp_cpu *)self)->failed;
+}
+
 /* An op costs no launch here: there is nothing to record. */
 static bool cpu_replay(void *self, uint64_t key)
 {
@@ -205,10 +218,17 @@ const rp_backend_ops rp_backend_cpu = {
     .weight_release = rp_cpu_weight_release,
     .weight_fill = rp_cpu_weight_fill,
     .sync = cpu_sync,
+    .peek = cpu_peek,
     .replay = cpu_replay,
     .recorded = cpu_recorded,
     .check_finite = rp_cpu_check_finite,
     .copy_rows = rp_cpu_copy_rows,
+    .combine = rp_vec_host_combine,
+    .project = rp_vec_host_project,
+    .extrapolate = rp_vec_host_extrapolate,
+    .marks_reserve = rp_cpu_marks_reserve,
+    .mark = rp_cpu_mark,
+    .marks_read = rp_cpu_marks_read,
     .embed = rp_cpu_embed,
     .linear = rp_cpu_linear,
     .attention = rp_cpu_attention,
@@ -223,6 +243,7 @@ const rp_backend_ops rp_backend_cpu = {
     .add = rp_cpu_add,
     .patchify = rp_cpu_patchify,
     .unpatchify = rp_cpu_unpatchify,
+    .picture_rows = cpu_picture_rows,
     .conv2d = rp_cpu_conv2d,
     .group_norm = rp_cpu_group_norm,
     .transpose = rp_cpu_transpose,

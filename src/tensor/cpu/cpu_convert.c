@@ -1,43 +1,51 @@
 /* cpu_convert.c - weights of any type to f32. */
 #include "tensor/cpu/cpu.h"
 
-#include "tensor/cpu/cpu_math.h"
+#include "tensor/float_bits.h"
 
 #include <assert.h>
 #include <string.h>
 
-/* bfloat16 is the upper half of an f32. */
-RP_INLINE float bf16_to_f32(uint16_t x)
-{
-    return rp_cpu_float_of_bits((uint32_t)x << 16);
-}
-
-/*
- * IEEE 754 binary16. Exponent and fraction put in an f32's places are the value times 2^-112,
- * subnormal numbers too, so one exact product is the conversion; infinity and NaN get their
- * exponent by hand.
- */
-RP_INLINE float f16_to_f32(uint16_t x)
-{
-    const uint32_t sign = (uint32_t)(x & 0x8000u) << 16;
-    const uint32_t rest = (uint32_t)(x & 0x7fffu) << 13;
-    const uint32_t finite = rp_cpu_bits_of_float(rp_cpu_float_of_bits(rest) * 0x1p112f);
-    const uint32_t bits = rest >= 0x0f800000u ? rest | 0x7f800000u : finite;
-
-    return rp_cpu_float_of_bits(bits | sign);
-}
-
 RP_SIMD static void from_bf16(const uint16_t *restrict x, size_t n, float *restrict out)
 {
     for (size_t i = 0; i < n; i++) {
-        out[i] = bf16_to_f32(x[i]);
+        out[i] = rp_float_of_bf16(x[i]);
     }
 }
 
 RP_SIMD static void from_f16(const uint16_t *restrict x, size_t n, float *restrict out)
 {
     for (size_t i = 0; i < n; i++) {
-        out[i] = f16_to_f32(x[i]);
+        out[i] = rp_float_of_f16(x[i]);
+    }
+}
+
+RP_SIMD static void from_e4m3(const uint8_t *restrict x, size_t n, float *restrict out)
+{
+    for (size_t i = 0; i < n; i++) {
+        out[i] = rp_float_of_e4m3(x[i]);
+    }
+}
+
+RP_SIMD static void multiply(float *x, size_t n, float by)
+{
+    for (size_t i = 0; i < n; i++) {
+        x[i] *= by;
+    }
+}
+
+/* By its scales; the elements may begin and end within a row. */
+static void scale(const rp_tensor *weight, size_t first, size_t n, float *x)
+{
+    if (weight->n_scales == 0) {
+        return;
+    }
+    const size_t cols = (size_t)(rp_tensor_elems(weight) / weight->n_scales);
+    for (size_t at = 0; at < n;) {
+        const size_t left = cols - (first + at) % cols; /* in this row */
+        const size_t part = left < n - at ? left : n - at;
+        multiply(x + at, part, weight->scale[(first + at) / cols]);
+        at += part;
     }
 }
 
@@ -52,6 +60,10 @@ void rp_cpu_to_f32(const rp_tensor *weight, size_t first, size_t n, float *out)
         break;
     case RP_BF16:
         from_bf16((const uint16_t *)weight->data + first, n, out);
+        break;
+    case RP_F8_E4M3:
+        from_e4m3((const uint8_t *)weight->data + first, n, out);
+        scale(weight, first, n, out);
         break;
     default:
         assert(!"weight() lets no other type in");

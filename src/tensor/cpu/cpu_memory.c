@@ -93,8 +93,8 @@ rp_status rp_cpu_weight_place(void *self, const rp_tensor *host, rp_tensor *out)
 rp_status rp_cpu_weight(void *self, const rp_tensor *host, rp_tensor *out)
 {
     (void)self;
-    if (host->dtype != RP_F32 && host->dtype != RP_F16 && host->dtype != RP_BF16) {
-        return RP_FAIL(RP_E_UNSUP, "weight of type %s; F32, F16 and BF16 are supported",
+    if (!rp_dtype_is_float(host->dtype)) {
+        return RP_FAIL(RP_E_UNSUP, "weight of type %s; F32, F16, BF16 and F8_E4M3 are supported",
                        rp_dtype_name(host->dtype));
     }
     *out = *host;
@@ -127,6 +127,7 @@ rp_status rp_cpu_weight_fill(void *self, const rp_tensor *shape, uint64_t seed, 
     *out = *shape;
     out->dtype = RP_F32;
     out->data = mem;
+    out->n_scales = 0;
     return RP_OK;
 }
 

@@ -5,8 +5,12 @@
  *   cuda_device.c     which devices there are, names of failures
  *   cuda_memory.c     allocations, addresses, copies, scratch
  *   cuda_weights.c    weights in arenas
+ *   cuda_upload.c     weights on their way to the device
  *   cuda_record.c     sequences of ops as CUDA graphs
- *   cuda_linear.c     matrix products (cuBLASLt)
+ *   cuda_marks.c      time marks
+ *   cuda_gemm.c       matrix products (cuBLASLt)
+ *   cuda_linear.c     products with weights
+ *   cuda_narrow.c     activations as e4m3, for those products
  *   cuda_attention.c  attention (cuDNN, else products and a softmax)
  *   cuda_conv.c       convolutions (cuDNN)
  *   cuda_ops.c        the other ops: addresses looked up, kernels launched
@@ -24,11 +28,12 @@
 #include <cublasLt.h>
 #include <cudnn.h>
 
-typedef struct rp_cuda_arena rp_cuda_arena;   /* weights lie in arenas, one after the other */
-typedef struct rp_cuda_plans rp_cuda_plans;   /* matrix products */
-typedef struct rp_cuda_sdpas rp_cuda_sdpas;   /* attention */
-typedef struct rp_cuda_convs rp_cuda_convs;   /* convolutions */
-typedef struct rp_cuda_graphs rp_cuda_graphs; /* recorded sequences */
+typedef struct rp_cuda_arena rp_cuda_arena;       /* weights lie in arenas, one after the other */
+typedef struct rp_cuda_plans rp_cuda_plans;       /* matrix products */
+typedef struct rp_cuda_sdpas rp_cuda_sdpas;       /* attention */
+typedef struct rp_cuda_convs rp_cuda_convs;       /* convolutions */
+typedef struct rp_cuda_graphs rp_cuda_graphs;     /* recorded sequences */
+typedef struct rp_cuda_uploader rp_cuda_uploader; /* pinned memory on the way of weights */
 
 typedef struct {
     void *data;
@@ -43,26 +48,40 @@ typedef struct {
     rp_dtype dtype;
 } rp_cuda_block;
 
+/* Rows that lie in the scratch `narrow` too: x[t, k], contiguous. t 0: none do. */
+typedef struct {
+    const float *x;
+    int t, k;
+} rp_cuda_narrowed;
+
 typedef struct {
     int device;
     char name[64];
-    rp_dtype act; /* element type of activations and matrices: RP_F32 or RP_BF16 */
+    char id[64];   /* UUID: which GPU it is, whatever its number here */
+    int n_threads; /* of this rank, for copies in host memory */
+    rp_dtype act;  /* element type of activations and matrices: RP_F32 or RP_BF16 */
+    bool fp8;      /* weights that are `narrow` are kept as e4m3 and multiplied as that */
     cudaStream_t stream;
     cublasLtHandle_t lt;
     cudnnHandle_t dnn;
     rp_cuda_scratch workspace; /* of cuBLASLt and cuDNN */
     rp_cuda_scratch cast;      /* inputs of matrix products in another type */
     rp_cuda_scratch scores;    /* of attention and convolutions */
+    rp_cuda_scratch narrow;    /* inputs of products in e4m3, their scales first */
+    rp_cuda_narrowed narrowed; /* what is in it, until the next op looks up an address */
     int *flag;                 /* pinned; set by rp_cuda_k_check_finite */
     int32_t *ids;              /* pinned; token ids on their way */
     int n_ids;
     rp_cuda_block *blocks; /* sorted by base */
     int n_blocks, blocks_room;
     rp_cuda_arena *arenas;
+    rp_cuda_uploader *uploader; /* from the first weight to the next sync */
     rp_cuda_plans *plans;
     rp_cuda_sdpas *sdpas;
     rp_cuda_convs *convs;
     rp_cuda_graphs *graphs;
+    cudaEvent_t *marks; /* [n_marks] */
+    int n_marks;
     rp_status failed; /* first failure since the last sync; already logged */
 } rp_cuda;
 
@@ -81,8 +100,9 @@ rp_status rp_cuda_check_dnn(const rp_cuda *cuda, cudnnStatus_t code, const char 
 void rp_cuda_keep(rp_cuda *cuda, rp_status status);
 
 /* Where the floats that `p` addresses really are, and as what: half the distance from the start of
- * the block for bf16. Memory of no block is f32 as it stands. */
-rp_cuda_view rp_cuda_at(const rp_cuda *cuda, const void *p);
+ * the block for bf16. Memory of no block is f32 as it stands. Whoever asks may write there, so
+ * cuda->narrowed counts no more. */
+rp_cuda_view rp_cuda_at(rp_cuda *cuda, const void *p);
 
 /* View of a weight. */
 static inline rp_cuda_view rp_cuda_weight_view(const rp_tensor *w)
@@ -95,6 +115,7 @@ int rp_cuda_n_devices(void);
 const char *rp_cuda_why_not(void);
 bool rp_cuda_usable(void);
 void rp_cuda_info(void *self, rp_device_info *out);
+void rp_cuda_uuid_text(const cudaUUID_t *uuid, char *out, size_t n_out);
 /* Element type for a precision on this device. RP_E_UNSUP. */
 rp_status rp_cuda_choose_act(int device, rp_precision precision, rp_dtype *act_out);
 
@@ -124,6 +145,12 @@ void rp_cuda_weight_release(void *self, rp_tensor *weight);
 bool rp_cuda_same_arena(const rp_cuda *cuda, const rp_tensor *a, const rp_tensor *b);
 void rp_cuda_arenas_drop(rp_cuda *cuda);
 
+/* ---- cuda_upload.c ---- */
+/* Host memory, mapped or not, to the device; `host` may go after the next sync. The pinned memory
+ * that it takes stays until then. */
+rp_status rp_cuda_upload(rp_cuda *cuda, void *dst, const void *host, size_t n_bytes);
+void rp_cuda_uploader_drop(rp_cuda *cuda);
+
 /* Is a sequence being recorded? Then nothing may be allocated. */
 bool rp_cuda_recording(const rp_cuda *cuda);
 
@@ -136,12 +163,18 @@ bool rp_cuda_replay(void *self, uint64_t key);
 void rp_cuda_recorded(void *self);
 void rp_cuda_graphs_drop(rp_cuda *cuda); /* forget all */
 
-/* ---- cuda_linear.c ---- */
+/* ---- cuda_marks.c ---- */
+rp_status rp_cuda_marks_reserve(void *self, int n);
+void rp_cuda_mark(void *self, int index);
+rp_status rp_cuda_marks_read(void *self, int n, double *ms_out);
+void rp_cuda_marks_drop(rp_cuda *cuda);
+
+/* ---- cuda_gemm.c ---- */
 /*
  * Row major, `batch` times:  d[m, n] = alpha a[m, k] b^T   with b [n, k]  (b_transposed: as weights
  * lie) d[m, n] = alpha a[m, k] b     with b [k, n]  (else) ld*: elements from row to row; step_*:
- * elements from one of the batch to the next. a and b of one type, f32 or bf16; d of either; sums
- * in f32.
+ * elements from one of the batch to the next. a and b of one type, f32, bf16 or e4m3; d f32 or
+ * bf16; sums in f32. Of e4m3, b_transposed and scales: d[i, j] *= scale_a[i] * scale_b[j].
  */
 typedef struct {
     int m, n, k, batch;
@@ -149,12 +182,24 @@ typedef struct {
     int64_t step_a, step_b, step_d;
     bool b_transposed;
     float alpha;
+    const float *scale_a, *scale_b; /* [m], [n] */
 } rp_cuda_gemm_shape;
 rp_status rp_cuda_gemm(rp_cuda *cuda, const rp_cuda_gemm_shape *shape, rp_cuda_view a,
                        rp_cuda_view b, rp_cuda_view d);
 void rp_cuda_plans_drop(rp_cuda *cuda);
+
+/* ---- cuda_linear.c ---- */
 void rp_cuda_linear(void *self, const float *x, int t, int k, int x_stride,
                     const rp_tensor *const *w, int n_w, const rp_tensor *bias, float *out);
+
+/* ---- cuda_narrow.c ---- */
+/* Where an op that writes rows out[t, d] may write them as e4m3 too; {NULL} when it should not. */
+rp_cuda_narrow rp_cuda_narrow_for(const rp_cuda *cuda, rp_cuda_view out, int t, int d);
+/* It did: a product that comes next may take them. */
+void rp_cuda_narrow_done(rp_cuda *cuda, rp_cuda_narrow rows, const float *x, int t, int d);
+/* x[t, k] as e4m3: what the op before this one has left (`before`), or made now. */
+rp_status rp_cuda_narrow_x(rp_cuda *cuda, const rp_cuda_narrowed *before, const float *x,
+                           rp_cuda_view at, int t, int k, int x_stride, rp_cuda_narrow *out);
 
 /* ---- cuda_attention.c ---- */
 void rp_cuda_attention(void *self, const rp_attention_shape *shape, const float *q, const float *k,
@@ -165,5 +210,9 @@ void rp_cuda_sdpas_drop(rp_cuda *cuda);
 void rp_cuda_conv2d(void *self, const rp_conv_shape *shape, const float *x, const rp_tensor *w,
                     const rp_tensor *bias, float *out);
 void rp_cuda_convs_drop(rp_cuda *cuda);
+bool rp_cuda_picture_rows(void *self);
+/* A filter [c_out, c_in, k, k] just loaded: its taps turned to the order that its convolution
+ * reads, where that is another. */
+rp_status rp_cuda_turn_filter(rp_cuda *cuda, const rp_tensor *filter);
 
 #endif

@@ -26,11 +26,13 @@ static void close_handles(rp_cuda *cuda)
     if (cuda->stream != NULL) {
         (void)cudaStreamDestroy(cuda->stream);
     }
-    rp_cuda_scratch *const scratch[] = {&cuda->workspace, &cuda->cast, &cuda->scores};
-    for (int i = 0; i < 3; i++) {
+    rp_cuda_scratch *const scratch[] = {&cuda->workspace, &cuda->cast, &cuda->scores,
+                                        &cuda->narrow};
+    for (int i = 0; i < 4; i++) {
         (void)cudaFree(scratch[i]->data);
         *scratch[i] = (rp_cuda_scratch){0};
     }
+    cuda->narrowed.t = 0;
     cuda->lt = NULL;
     cuda->dnn = NULL;
     cuda->stream = NULL;
@@ -67,6 +69,8 @@ static void cuda_close(void *self)
     close_handles(cuda);
     rp_cuda_blocks_drop(cuda);
     rp_cuda_arenas_drop(cuda);
+    rp_cuda_uploader_drop(cuda);
+    rp_cuda_marks_drop(cuda);
     (void)cudaFreeHost(cuda->flag);
     (void)cudaFreeHost(cuda->ids);
     (void)cudaGetLastError();
@@ -79,10 +83,13 @@ static rp_status open_device(rp_cuda *cuda, const rp_backend_params *params)
     void *flag = NULL;
 
     cuda->device = params->device;
+    cuda->n_threads = params->n_threads;
     RP_TRY(RP_CUDA(cuda, cudaSetDevice(cuda->device)));
     RP_TRY(RP_CUDA(cuda, cudaGetDeviceProperties(&prop, cuda->device)));
     (void)snprintf(cuda->name, sizeof(cuda->name), "%.63s", prop.name);
+    rp_cuda_uuid_text(&prop.uuid, cuda->id, sizeof(cuda->id));
     RP_TRY(rp_cuda_choose_act(cuda->device, params->precision, &cuda->act));
+    cuda->fp8 = params->precision == RP_PRECISION_FP8;
     RP_TRY(RP_CUDA(cuda, cudaMallocHost(&flag, sizeof(*cuda->flag))));
     cuda->flag = flag;
     *cuda->flag = 0;
@@ -131,6 +138,7 @@ static rp_status cuda_sync(void *self)
     (void)cudaSetDevice(cuda->device);
     rp_cuda_keep(cuda, RP_CUDA(cuda, cudaStreamSynchronize(cuda->stream)));
     rp_cuda_keep(cuda, rp_cuda_check(cuda, cudaGetLastError(), "kernels"));
+    rp_cuda_uploader_drop(cuda);
     if (*cuda->flag != 0) {
         *cuda->flag = 0;
         if (cuda->failed == RP_OK) {
@@ -141,6 +149,11 @@ static rp_status cuda_sync(void *self)
     const rp_status st = cuda->failed;
     cuda->failed = RP_OK;
     return st;
+}
+
+static rp_status cuda_peek(void *self)
+{
+    return ((const rp_cuda *)self)->failed;
 }
 
 const rp_backend_ops rp_backend_cuda = {
@@ -169,10 +182,17 @@ const rp_backend_ops rp_backend_cuda = {
     .weight_release = rp_cuda_weight_release,
     .weight_fill = rp_cuda_weight_fill,
     .sync = cuda_sync,
+    .peek = cuda_peek,
     .replay = rp_cuda_replay,
     .recorded = rp_cuda_recorded,
     .check_finite = rp_cuda_check_finite,
     .copy_rows = rp_cuda_copy_rows,
+    .combine = rp_cuda_combine,
+    .project = rp_cuda_project,
+    .extrapolate = rp_cuda_extrapolate,
+    .marks_reserve = rp_cuda_marks_reserve,
+    .mark = rp_cuda_mark,
+    .marks_read = rp_cuda_marks_read,
     .embed = rp_cuda_embed,
     .linear = rp_cuda_linear,
     .attention = rp_cuda_attention,
@@ -187,6 +207,7 @@ const rp_backend_ops rp_backend_cuda = {
     .add = rp_cuda_add,
     .patchify = rp_cuda_patchify,
     .unpatchify = rp_cuda_unpatchify,
+    .picture_rows = rp_cuda_picture_rows,
     .conv2d = rp_cuda_conv2d,
     .group_norm = rp_cuda_group_norm,
     .transpose = rp_cuda_transpose,

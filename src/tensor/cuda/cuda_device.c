@@ -14,9 +14,12 @@ static rp_status fail_of(const rp_cuda *cuda, bool no_memory, const char *text, 
 {
     const size_t n_call = strcspn(call, "("); /* the function's name says enough */
 
-    return RP_FAIL(no_memory ? RP_E_NOMEM : RP_E_CUDA, "GPU %d (%s): %.*s: %s",
-                   cuda == NULL ? 0 : cuda->device, cuda == NULL ? "" : cuda->name, (int)n_call,
-                   call, text);
+    if (cuda == NULL || cuda->id[0] == '\0') { /* before it is known which GPU it is */
+        return RP_FAIL(no_memory ? RP_E_NOMEM : RP_E_CUDA, "GPU %d: %.*s: %s",
+                       cuda == NULL ? 0 : cuda->device, (int)n_call, call, text);
+    }
+    return RP_FAIL(no_memory ? RP_E_NOMEM : RP_E_CUDA, "GPU %d (%s, %s): %.*s: %s", cuda->device,
+                   cuda->name, cuda->id, (int)n_call, call, text);
 }
 
 rp_status rp_cuda_check(const rp_cuda *cuda, cudaError_t code, const char *call)
@@ -69,7 +72,8 @@ static int count_devices(char *why, size_t n_why)
         (void)snprintf(why, n_why, "the driver is for CUDA %d.%d, this build needs %d.%d",
                        driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
     } else if (visible != NULL) {
-        (void)snprintf(why, n_why, "no GPU is visible with CUDA_VISIBLE_DEVICES=\"%s\"", visible);
+        (void)snprintf(why, n_why, "no GPU is visible with CUDA_VISIBLE_DEVICES=\"%.80s\" (%s)",
+                       visible, code == cudaSuccess ? "there is none" : cudaGetErrorString(code));
     } else {
         (void)snprintf(why, n_why, "%s",
                        code == cudaSuccess ? "there is no GPU" : cudaGetErrorString(code));
@@ -107,17 +111,23 @@ rp_status rp_cuda_choose_act(int device, rp_precision precision, rp_dtype *act_o
     if (precision == RP_PRECISION_AUTO) {
         precision = prop.major >= 8 ? RP_PRECISION_BF16 : RP_PRECISION_F32;
     }
+    if (precision == RP_PRECISION_FP8 && 10 * prop.major + prop.minor < 89) {
+        return RP_FAIL(RP_E_UNSUP,
+                       "precision fp8: GPU %d (%s) has compute capability %d.%d, fp8 needs 8.9; "
+                       "use --precision %s",
+                       device, prop.name, prop.major, prop.minor, prop.major >= 8 ? "bf16" : "f32");
+    }
     if (precision == RP_PRECISION_BF16 && prop.major < 8) {
         return RP_FAIL(RP_E_UNSUP,
                        "precision bf16: GPU %d (%s) has compute capability %d.%d, bf16 needs 8.0; "
                        "use --precision f32",
                        device, prop.name, prop.major, prop.minor);
     }
-    *act_out = precision == RP_PRECISION_BF16 ? RP_BF16 : RP_F32;
+    *act_out = precision == RP_PRECISION_F32 ? RP_F32 : RP_BF16;
     return RP_OK;
 }
 
-static void uuid_text(const cudaUUID_t *uuid, char *out, size_t n_out)
+void rp_cuda_uuid_text(const cudaUUID_t *uuid, char *out, size_t n_out)
 {
     const unsigned char *b = (const unsigned char *)uuid->bytes;
 
@@ -130,15 +140,14 @@ static void uuid_text(const cudaUUID_t *uuid, char *out, size_t n_out)
 void rp_cuda_info(void *self, rp_device_info *out)
 {
     const rp_cuda *cuda = self;
-    struct cudaDeviceProp prop;
 
     *out = (rp_device_info){.on_device = true};
     (void)snprintf(out->name, sizeof(out->name), "%s", cuda->name);
+    (void)snprintf(out->id, sizeof(out->id), "%s", cuda->id);
     (void)snprintf(out->precision, sizeof(out->precision), "%s",
-                   cuda->act == RP_BF16 ? "bf16" : "f32");
-    if (cudaGetDeviceProperties(&prop, cuda->device) == cudaSuccess) {
-        uuid_text(&prop.uuid, out->id, sizeof(out->id));
-    }
+                   cuda->fp8              ? "fp8"
+                   : cuda->act == RP_BF16 ? "bf16"
+                                          : "f32");
     (void)cudaDeviceGetPCIBusId(out->pci, (int)sizeof(out->pci), cuda->device);
     (void)cudaMemGetInfo(&out->bytes_free, &out->bytes_total);
 }

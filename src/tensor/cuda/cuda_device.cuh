@@ -143,6 +143,12 @@ __device__ inline float rp_silu(float x)
     return rp_times_sigmoid(x, x);
 }
 
+/* 0.5 x (1 + tanh(u)) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3) */
+__device__ inline float rp_gelu(float x)
+{
+    return rp_times_sigmoid(x, 1.5957691216f * (x + 0.044715f * x * x * x));
+}
+
 /* Sum over `width` neighbouring lanes (a power of two), the same bits in each of them. */
 __device__ inline float rp_lanes_sum(float x, int width)
 {

@@ -28,11 +28,10 @@ struct silu_of {
     }
 };
 
-/* 0.5 x (1 + tanh(u)) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3) */
 struct gelu_of {
     static __device__ float of(float x)
     {
-        return rp_times_sigmoid(x, 1.5957691216f * (x + 0.044715f * x * x * x));
+        return rp_gelu(x);
     }
 };
 

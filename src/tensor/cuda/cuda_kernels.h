@@ -19,6 +19,12 @@ typedef struct {
     rp_dtype dtype; /* RP_F32 or RP_BF16; inputs of rp_cuda_k_convert also RP_F16 */
 } rp_cuda_view;
 
+/* Rows as e4m3, contiguous, and what each of them is to be multiplied by. */
+typedef struct {
+    uint8_t *data;
+    float *scale;
+} rp_cuda_narrow;
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -43,18 +49,40 @@ void rp_cuda_k_check_finite(cudaStream_t stream, const float *x, size_t n, int *
 /* normal(0, std) by counter-based hashing of (seed, index) and Box-Muller; ones for std 0 */
 void rp_cuda_k_fill(cudaStream_t stream, rp_cuda_view out, size_t n, uint64_t seed, float std);
 
+/* ---- cuda_latent.cu: the slots of vec.h ---- */
+void rp_cuda_k_combine(cudaStream_t stream, float *out, size_t n, int n_terms, const float *coef,
+                       const float *const *in);
+void rp_cuda_k_project(cudaStream_t stream, const float *a, const float *b, size_t n, float *room);
+void rp_cuda_k_extrapolate(cudaStream_t stream, const rp_vec_rows *rows, float *out);
+
 /* ---- cuda_norm.cu: rows (t may be 1 to millions, d 1 to 65536) ---- */
-/* w NULL: ones; scale NULL: zeros; gate NULL: 1 without tanh */
+/* w NULL: ones; scale NULL: zeros; gate NULL: 1 without tanh. also: the rows of out once more, for
+ * bf16 only and d a multiple of 16; {NULL} for not. */
 void rp_cuda_k_rms_norm(cudaStream_t stream, rp_cuda_view x, int t, int d, const float *w,
-                        float shift, float eps, const float *scale, rp_cuda_view out);
+                        float shift, float eps, const float *scale, rp_cuda_view out,
+                        rp_cuda_narrow also);
 void rp_cuda_k_add_rms_norm(cudaStream_t stream, rp_cuda_view x, rp_cuda_view y, int t, int d,
                             const float *w, float shift, float eps, const float *gate);
 void rp_cuda_k_add_rms_norm_rms_norm(cudaStream_t stream, rp_cuda_view x, rp_cuda_view y, int t,
                                      int d, const float *w, float shift, float eps,
                                      const float *gate, const float *w2, const float *scale2,
-                                     rp_cuda_view out);
+                                     rp_cuda_view out, rp_cuda_narrow also);
 void rp_cuda_k_layer_norm(cudaStream_t stream, rp_cuda_view x, int t, int d, float eps,
                           const float *scale, rp_cuda_view out);
+/* ---- cuda_fp8.cu ---- */
+/* in [rows, k], F16 too, rows stride elements apart; scales: largest magnitude of the row / 448 */
+void rp_cuda_k_quantize_rows(cudaStream_t stream, rp_cuda_view in, int rows, int k, int stride,
+                             rp_cuda_narrow out);
+void rp_cuda_k_dequantize_rows(cudaStream_t stream, rp_cuda_narrow in, size_t rows, size_t cols,
+                               rp_cuda_view out);
+void rp_cuda_k_set(cudaStream_t stream, float *out, size_t n, float value);
+/* x[i, j] *= row_scale[i] * col_scale[j], rows stride elements apart */
+void rp_cuda_k_scale_product(cudaStream_t stream, rp_cuda_view x, int t, int n, int stride,
+                             const float *row_scale, const float *col_scale);
+void rp_cuda_k_swiglu_narrow(cudaStream_t stream, rp_cuda_view ab, int t, int d, rp_cuda_view out,
+                             rp_cuda_narrow also);
+void rp_cuda_k_geglu_narrow(cudaStream_t stream, rp_cuda_view ab, int t, int d, rp_cuda_view out,
+                            rp_cuda_narrow also);
 /* ---- cuda_rope.cu ---- */
 void rp_cuda_k_head_norm_rope(cudaStream_t stream, rp_cuda_view x, int t, int n, int head_dim,
                               int row_stride, const float *w, float eps, rp_rope_kind kind,
@@ -69,6 +97,22 @@ static inline size_t rp_cuda_group_norm_floats(int groups)
 void rp_cuda_k_group_norm(cudaStream_t stream, rp_cuda_view x, int c, int hw, int groups,
                           const float *w, const float *b, float eps, bool silu, float *partial,
                           rp_cuda_view out);
+/* ---- cuda_group_rows.cu: pictures as rows [h w, c] ---- */
+/* partial: scratch of rp_cuda_group_rows_floats(c, groups) floats */
+#define RP_CUDA_ROW_PIECES 1024
+static inline size_t rp_cuda_group_rows_floats(int c, int groups)
+{
+    return (size_t)RP_CUDA_ROW_PIECES * (size_t)c * 2 + (size_t)groups * 2;
+}
+void rp_cuda_k_group_norm_rows(cudaStream_t stream, rp_cuda_view x, int c, int hw, int groups,
+                               const float *w, const float *b, float eps, bool silu, float *partial,
+                               rp_cuda_view out);
+/* out[2h 2w, c] = nearest-neighbour doubling of x[h w, c] */
+void rp_cuda_k_upsample_rows(cudaStream_t stream, rp_cuda_view x, int c, int h, int w,
+                             rp_cuda_view out);
+/* out[c_out, kernel^2, c_in] = in[c_out, c_in, kernel^2], of one type */
+void rp_cuda_k_filter_rows(cudaStream_t stream, rp_cuda_view in, int c_out, int c_in, int kernel,
+                           rp_cuda_view out);
 /* ---- cuda_softmax.cu ---- */
 /*
  * Row i of s [n_q, n_kv] (f32 scores, already scaled; rows n_kv apart) is query q0 + i: soft-capped

@@ -33,11 +33,12 @@ static int upper_bound(const rp_cuda *cuda, const char *p)
     return low;
 }
 
-rp_cuda_view rp_cuda_at(const rp_cuda *cuda, const void *p)
+rp_cuda_view rp_cuda_at(rp_cuda *cuda, const void *p)
 {
     const char *at = p;
     const int i = upper_bound(cuda, at) - 1;
 
+    cuda->narrowed.t = 0;
     if (i >= 0 && at < cuda->blocks[i].base + cuda->blocks[i].n_bytes) {
         const rp_cuda_block *b = &cuda->blocks[i];
         const size_t distance = (size_t)(at - b->base);
@@ -83,6 +84,7 @@ void rp_cuda_release(void *self, void *mem)
         return;
     }
     rp_cuda_graphs_drop(cuda);
+    cuda->narrowed.t = 0;
     free_block(&cuda->blocks[i]);
     cuda->n_blocks--;
     memmove(cuda->blocks + i, cuda->blocks + i + 1,

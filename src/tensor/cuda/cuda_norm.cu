@@ -5,7 +5,7 @@
  * columns (weight, shift, scale, gate) from row to row: the grid is what the device runs at once.
  * Longer rows, and rows that wide loads cannot take, are read again from memory for every pass.
  */
-#include "tensor/cuda/cuda_device.cuh"
+#include "tensor/cuda/cuda_narrow.cuh"
 
 #define ROW_THREADS 512
 
@@ -23,6 +23,7 @@ typedef struct {
     float shift, eps;
     const float *w, *scale;   /* scale: the gate of OP_ADD and OP_ADD_RMS */
     const float *w2, *scale2; /* of OP_ADD_RMS */
+    rp_cuda_narrow also;      /* the last rows that are written once more, or {NULL} */
 } row_job;
 
 /* Factor of column i: (w + shift) * (1 + scale), or (w + shift) * tanh(scale) for a gate. */
@@ -117,6 +118,48 @@ template <int V, int CHUNKS> struct row_part {
         return total;
     }
 
+    /* As it lies in memory. */
+    template <typename T> __device__ void round()
+    {
+#pragma unroll
+        for (int k = 0; k < CHUNKS; k++) {
+#pragma unroll
+            for (int j = 0; j < V; j++) {
+                v[k][j] = rp_float(rp_round<T>(v[k][j]));
+            }
+        }
+    }
+
+    __device__ float most() const
+    {
+        float x = 0.0f;
+#pragma unroll
+        for (int k = 0; k < CHUNKS; k++) {
+#pragma unroll
+            for (int j = 0; j < V; j++) {
+                x = fmaxf(x, fabsf(v[k][j]));
+            }
+        }
+        return x;
+    }
+
+    /* As row `row` of `to`, once it is rounded. */
+    __device__ void narrow(rp_cuda_narrow to, size_t row, int d, float *buffer) const
+    {
+        float back;
+        const float by = rp_narrow_factor(rp_block_max(most(), buffer), &back);
+#pragma unroll
+        for (int k = 0; k < CHUNKS; k++) {
+            const int at = (threadIdx.x + k * blockDim.x) * V;
+            if (at < d) {
+                rp_store_e4m3<V>(to.data + row * (size_t)d + at, v[k], by);
+            }
+        }
+        if (threadIdx.x == 0) {
+            to.scale[row] = back;
+        }
+    }
+
     /* v - mean; zeros beyond the end stay */
     __device__ void centre(float mean, int d)
     {
@@ -155,8 +198,8 @@ template <int V, int CHUNKS> struct row_part {
     }
 };
 
-/* The next row is asked for before this one is worked on. */
-template <row_op OP, int V, int CHUNKS, typename In, typename Out, typename Next>
+/* The next row is asked for before this one is worked on. NARROW: with job.also. */
+template <row_op OP, bool NARROW, int V, int CHUNKS, typename In, typename Out, typename Next>
 __global__ void __launch_bounds__(ROW_THREADS) rows_held(const row_job job)
 {
     constexpr bool add = OP == OP_ADD || OP == OP_ADD_RMS;
@@ -200,10 +243,20 @@ __global__ void __launch_bounds__(ROW_THREADS) rows_held(const row_job job)
         } else {
             v.store(out, d);
         }
+        if constexpr (OP == OP_RMS && NARROW) {
+            v.template round<Out>();
+            v.narrow(job.also, row, d, buffer[turn]);
+            turn ^= 1;
+        }
         if constexpr (OP == OP_ADD_RMS) {
             x.scale(rp_inverse_root(rp_block_sum(x.sum_sq(), buffer[turn]), d, job.eps), factor2);
             turn ^= 1;
             x.store((Next *)job.next.data + row * (size_t)d, d);
+        }
+        if constexpr (OP == OP_ADD_RMS && NARROW) {
+            x.template round<Next>();
+            x.narrow(job.also, row, d, buffer[turn]);
+            turn ^= 1;
         }
     }
 }
@@ -259,22 +312,43 @@ template <row_op OP> static void reread_rows(cudaStream_t stream, const row_job 
     });
 }
 
+template <row_op OP, bool NARROW, typename In, typename Out, typename Next>
+static void launch_held(cudaStream_t stream, const row_job *job)
+{
+    constexpr int V = rp_chunk<In, Out, Next>;
+
+    if (job->d <= ROW_THREADS * 8) {
+        launch_rows(stream, rows_held<OP, NARROW, V, 8 / V, In, Out, Next>, job, 8);
+    } else {
+        launch_rows(stream, rows_held<OP, NARROW, V, 16 / V, In, Out, Next>, job, 16);
+    }
+}
+
 /* False where the rows cannot be held. */
 template <row_op OP, typename In, typename Out, typename Next>
 static bool hold_rows(cudaStream_t stream, const row_job *job)
 {
     constexpr int V = rp_chunk<In, Out, Next>;
+    constexpr bool may_narrow =
+        (OP == OP_RMS || OP == OP_ADD_RMS) && std::is_same_v<Next, __nv_bfloat16>;
 
     if (job->d % V != 0 || job->d > ROW_THREADS * 16 || !rp_wide(job->in.data) ||
         !rp_wide(job->out.data) || !rp_wide(job->next.data)) {
         return false;
     }
-    if (job->d <= ROW_THREADS * 8) {
-        launch_rows(stream, rows_held<OP, V, 8 / V, In, Out, Next>, job, 8);
+    if (may_narrow && job->also.data != nullptr) {
+        launch_held<OP, may_narrow, In, Out, Next>(stream, job);
     } else {
-        launch_rows(stream, rows_held<OP, V, 16 / V, In, Out, Next>, job, 16);
+        launch_held<OP, false, In, Out, Next>(stream, job);
     }
     return true;
+}
+
+static void narrow_after(cudaStream_t stream, const row_job *job, rp_cuda_view rows)
+{
+    if (job->also.data != nullptr) {
+        rp_cuda_k_quantize_rows(stream, rows, (int)job->t, job->d, job->d, job->also);
+    }
 }
 
 template <row_op OP> static void norm_rows(cudaStream_t stream, const row_job *job)
@@ -288,6 +362,7 @@ template <row_op OP> static void norm_rows(cudaStream_t stream, const row_job *j
             using Out = decltype(out);
             if (!hold_rows<OP, In, Out, Out>(stream, job)) {
                 reread_rows<OP>(stream, job);
+                narrow_after(stream, job, job->out);
             }
         });
     });
@@ -316,6 +391,7 @@ static void add_rms_rows(cudaStream_t stream, const row_job *job)
         second.scale = job->scale2;
         reread_rows<OP_ADD>(stream, job);
         reread_rows<OP_RMS>(stream, &second);
+        narrow_after(stream, job, job->next);
     }
 }
 
@@ -337,10 +413,12 @@ static row_job job_of(rp_cuda_view in, rp_cuda_view out, int t, int d, const flo
 }
 
 void rp_cuda_k_rms_norm(cudaStream_t stream, rp_cuda_view x, int t, int d, const float *w,
-                        float shift, float eps, const float *scale, rp_cuda_view out)
+                        float shift, float eps, const float *scale, rp_cuda_view out,
+                        rp_cuda_narrow also)
 {
-    const row_job job = job_of(x, out, t, d, w, shift, eps, scale);
+    row_job job = job_of(x, out, t, d, w, shift, eps, scale);
 
+    job.also = also;
     norm_rows<OP_RMS>(stream, &job);
 }
 
@@ -363,12 +441,13 @@ void rp_cuda_k_add_rms_norm(cudaStream_t stream, rp_cuda_view x, rp_cuda_view y,
 void rp_cuda_k_add_rms_norm_rms_norm(cudaStream_t stream, rp_cuda_view x, rp_cuda_view y, int t,
                                      int d, const float *w, float shift, float eps,
                                      const float *gate, const float *w2, const float *scale2,
-                                     rp_cuda_view out)
+                                     rp_cuda_view out, rp_cuda_narrow also)
 {
     row_job job = job_of(y, x, t, d, w, shift, eps, gate);
 
     job.next = out;
     job.w2 = w2;
     job.scale2 = scale2;
+    job.also = also;
     add_rms_rows(stream, &job);
 }

@@ -28,6 +28,36 @@ void rp_cuda_check_finite(void *self, const float *x, size_t n)
     launched(cuda, "check_finite");
 }
 
+/* Vectors of latents come from alloc(): they are where their addresses say. */
+void rp_cuda_combine(void *self, float *out, size_t n, int n_terms, const float *coef,
+                     const float *const *in)
+{
+    rp_cuda *cuda = self;
+
+    if (n_terms < 0 || n_terms > RP_VEC_TERMS) {
+        rp_cuda_keep(cuda, RP_FAIL(RP_E_ARG, "combine: %d terms; 0 to %d", n_terms, RP_VEC_TERMS));
+        return;
+    }
+    rp_cuda_k_combine(cuda->stream, out, n, n_terms, coef, in);
+    launched(cuda, "combine");
+}
+
+void rp_cuda_project(void *self, const float *a, const float *b, size_t n, float *room)
+{
+    rp_cuda *cuda = self;
+
+    rp_cuda_k_project(cuda->stream, a, b, n, room);
+    launched(cuda, "project");
+}
+
+void rp_cuda_extrapolate(void *self, const rp_vec_rows *rows, float *out)
+{
+    rp_cuda *cuda = self;
+
+    rp_cuda_k_extrapolate(cuda->stream, rows, out);
+    launched(cuda, "extrapolate");
+}
+
 /* The kernel reads the ids from pinned host memory, which must not change before it has run. */
 static rp_status place_ids(rp_cuda *cuda, const int32_t *ids, int t)
 {
@@ -61,10 +91,13 @@ void rp_cuda_rms_norm(void *self, const float *x, int t, int d, const rp_tensor 
                       float eps, const float *scale, float *out)
 {
     rp_cuda *cuda = self;
+    const rp_cuda_view to = rp_cuda_at(cuda, out);
+    const rp_cuda_narrow also = rp_cuda_narrow_for(cuda, to, t, d);
 
-    rp_cuda_k_rms_norm(cuda->stream, rp_cuda_at(cuda, x), t, d, vector_of(w), shift, eps, scale,
-                       rp_cuda_at(cuda, out));
+    rp_cuda_k_rms_norm(cuda->stream, rp_cuda_at(cuda, x), t, d, vector_of(w), shift, eps, scale, to,
+                       also);
     launched(cuda, "rms_norm");
+    rp_cuda_narrow_done(cuda, also, out, t, d);
 }
 
 void rp_cuda_add_rms_norm(void *self, float *x, const float *y, int t, int d, const rp_tensor *w,
@@ -82,11 +115,14 @@ void rp_cuda_add_rms_norm_rms_norm(void *self, float *x, const float *y, int t, 
                                    const rp_tensor *w2, const float *scale2, float *out)
 {
     rp_cuda *cuda = self;
+    const rp_cuda_view to = rp_cuda_at(cuda, out);
+    const rp_cuda_narrow also = rp_cuda_narrow_for(cuda, to, t, d);
 
     rp_cuda_k_add_rms_norm_rms_norm(cuda->stream, rp_cuda_at(cuda, x), rp_cuda_at(cuda, y), t, d,
-                                    vector_of(w), shift, eps, gate, vector_of(w2), scale2,
-                                    rp_cuda_at(cuda, out));
+                                    vector_of(w), shift, eps, gate, vector_of(w2), scale2, to,
+                                    also);
     launched(cuda, "add_rms_norm_rms_norm");
+    rp_cuda_narrow_done(cuda, also, out, t, d);
 }
 
 void rp_cuda_layer_norm(void *self, const float *x, int t, int d, float eps, const float *scale,
@@ -113,17 +149,31 @@ void rp_cuda_head_norm_rope(void *self, float *x, int t, int n, int head_dim, in
 void rp_cuda_swiglu(void *self, const float *ab, int t, int d, float *out)
 {
     rp_cuda *cuda = self;
+    const rp_cuda_view from = rp_cuda_at(cuda, ab), to = rp_cuda_at(cuda, out);
+    const rp_cuda_narrow also = rp_cuda_narrow_for(cuda, to, t, d);
 
-    rp_cuda_k_swiglu(cuda->stream, rp_cuda_at(cuda, ab), t, d, rp_cuda_at(cuda, out));
+    if (also.data != NULL) {
+        rp_cuda_k_swiglu_narrow(cuda->stream, from, t, d, to, also);
+    } else {
+        rp_cuda_k_swiglu(cuda->stream, from, t, d, to);
+    }
     launched(cuda, "swiglu");
+    rp_cuda_narrow_done(cuda, also, out, t, d);
 }
 
 void rp_cuda_geglu(void *self, const float *ab, int t, int d, float *out)
 {
     rp_cuda *cuda = self;
+    const rp_cuda_view from = rp_cuda_at(cuda, ab), to = rp_cuda_at(cuda, out);
+    const rp_cuda_narrow also = rp_cuda_narrow_for(cuda, to, t, d);
 
-    rp_cuda_k_geglu(cuda->stream, rp_cuda_at(cuda, ab), t, d, rp_cuda_at(cuda, out));
+    if (also.data != NULL) {
+        rp_cuda_k_geglu_narrow(cuda->stream, from, t, d, to, also);
+    } else {
+        rp_cuda_k_geglu(cuda->stream, from, t, d, to);
+    }
     launched(cuda, "geglu");
+    rp_cuda_narrow_done(cuda, also, out, t, d);
 }
 
 void rp_cuda_silu(void *self, const float *x, size_t n, float *out)
@@ -164,14 +214,17 @@ void rp_cuda_group_norm(void *self, const float *x, int c, int hw, int groups, c
                         const rp_tensor *b, float eps, bool silu, float *out)
 {
     rp_cuda *cuda = self;
+    const bool rows = rp_cuda_picture_rows(cuda);
+    const size_t n =
+        rows ? rp_cuda_group_rows_floats(c, groups) : rp_cuda_group_norm_floats(groups);
     const rp_status st =
-        rp_cuda_scratch_grow(cuda, &cuda->scores, rp_cuda_group_norm_floats(groups) * sizeof(float),
-                             "sums of a group norm");
+        rp_cuda_scratch_grow(cuda, &cuda->scores, n * sizeof(float), "sums of a group norm");
 
     rp_cuda_keep(cuda, st);
     if (st == RP_OK) {
-        rp_cuda_k_group_norm(cuda->stream, rp_cuda_at(cuda, x), c, hw, groups, vector_of(w),
-                             vector_of(b), eps, silu, cuda->scores.data, rp_cuda_at(cuda, out));
+        (rows ? rp_cuda_k_group_norm_rows : rp_cuda_k_group_norm)(
+            cuda->stream, rp_cuda_at(cuda, x), c, hw, groups, vector_of(w), vector_of(b), eps, silu,
+            cuda->scores.data, rp_cuda_at(cuda, out));
         launched(cuda, "group_norm");
     }
 }

@@ -5,6 +5,10 @@
 #include "tensor/tensor_ops.h"
 
 void rp_cuda_check_finite(void *self, const float *x, size_t n);
+void rp_cuda_combine(void *self, float *out, size_t n, int n_terms, const float *coef,
+                     const float *const *in);
+void rp_cuda_project(void *self, const float *a, const float *b, size_t n, float *room);
+void rp_cuda_extrapolate(void *self, const rp_vec_rows *rows, float *out);
 void rp_cuda_embed(void *self, const rp_tensor *table, const int32_t *ids, int t, float scale,
                    float *out);
 void rp_cuda_rms_norm(void *self, const float *x, int t, int d, const rp_tensor *w, float shift,

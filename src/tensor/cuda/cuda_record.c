@@ -93,6 +93,7 @@ bool rp_cuda_replay(void *self, uint64_t key)
     rp_cuda *cuda = self;
 
     (void)cudaSetDevice(cuda->device);
+    cuda->narrowed.t = 0; /* a sequence takes nothing from before it, and leaves nothing */
     if (cuda->graphs == NULL) {
         cuda->graphs = calloc(1, sizeof(*cuda->graphs));
         if (cuda->graphs == NULL) {
@@ -134,6 +135,7 @@ void rp_cuda_recorded(void *self)
 {
     rp_cuda *cuda = self;
 
+    cuda->narrowed.t = 0;
     if (rp_cuda_recording(cuda)) {
         rp_cuda_keep(cuda, finish(cuda, cuda->graphs->recording));
     }

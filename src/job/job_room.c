@@ -1,0 +1,121 @@
+/* job_room.c - who leaves the device when its memory is short. */
+#include "job/job_room.h"
+
+#include "base/check.h"
+#include "base/log.h"
+
+/* Kernels, workspaces and graphs of a first step take this share of a device: 0.5 GB of 24. */
+#define SPARE_SHARE 48
+
+static size_t bytes_free(const rp_pipeline *p, size_t *total)
+{
+    rp_device_info info;
+
+    p->backend.ops->info(p->backend.self, &info);
+    if (total != NULL) {
+        *total = info.bytes_total;
+    }
+    return info.bytes_free;
+}
+
+/* ---- leaving */
+
+typedef struct {
+    const char *what, *come, *need; /* "text encoder", "it comes" back for the next "prompt" */
+    void (*leave)(rp_pipeline *p);  /* nothing to do when it is not there */
+} guest;
+
+static void leave_buffers(rp_pipeline *p)
+{
+    p->denoiser->trim(p->denoiser_self);
+}
+
+static const guest g_encoder = {"text encoder", "it comes", "prompt", rp_pipeline_close_encoder};
+static const guest g_vae = {"VAE", "it comes", "picture", rp_pipeline_close_vae};
+static const guest g_buffers = {"transformer's buffers", "they come", "job", leave_buffers};
+
+/* One after the other, until something was freed. Between jobs and after the last step nobody needs
+ * what the denoiser computes in. */
+static const guest *const g_leaves[][3] = {
+    [RP_ROOM_ENCODE] = {&g_vae, &g_buffers, NULL},
+    [RP_ROOM_SAMPLE] = {&g_encoder, &g_vae, NULL},
+    [RP_ROOM_DECODE] = {&g_encoder, &g_buffers, NULL},
+};
+
+/* Also from within a wave, where this rank holds its lines. */
+static void say_left(const guest *g, double gb)
+{
+    const bool held = rp_log_hold(false);
+
+    RP_INFO("the %s left the GPU (%.2g GB): memory is short; %s back for the next %s", g->what, gb,
+            g->come, g->need);
+    (void)rp_log_hold(held);
+}
+
+static bool make_room(rp_pipeline *p, rp_room_use use)
+{
+    for (int i = 0; p->on_device && g_leaves[use][i] != NULL; i++) {
+        const guest *g = g_leaves[use][i];
+        const size_t before = bytes_free(p, NULL);
+        g->leave(p);
+        const size_t after = bytes_free(p, NULL);
+        if (after > before) {
+            say_left(g, (double)(after - before) * 1e-9);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- trying */
+
+static rp_status try_once(rp_pipeline *p, rp_room_use use, rp_room_fn work, void *arg)
+{
+    if (use == RP_ROOM_ENCODE) {
+        RP_TRY(rp_pipeline_open_encoder(p));
+    } else if (use == RP_ROOM_DECODE) {
+        RP_TRY(rp_pipeline_open_vae(p));
+    }
+    return work != NULL ? work(arg) : RP_OK;
+}
+
+rp_status rp_room_try(rp_pipeline *p, rp_room_use use, rp_room_fn work, void *arg, char *text)
+{
+    rp_status st = RP_OK;
+
+    text[0] = '\0';
+    if (!p->on_device) {
+        return try_once(p, use, work, arg);
+    }
+    rp_log_take(text, RP_LOG_LINE_BYTES); /* an older error is not this one's */
+    do {
+        rp_log_hold_errors(true);
+        st = try_once(p, use, work, arg);
+        rp_log_hold_errors(false);
+        rp_log_take(text, RP_LOG_LINE_BYTES);
+    } while (st == RP_E_NOMEM && p->whole && make_room(p, use));
+    return st;
+}
+
+rp_status rp_room_run(rp_pipeline *p, rp_room_use use, rp_room_fn work, void *arg)
+{
+    char text[RP_LOG_LINE_BYTES];
+
+    if (!p->on_device || !p->whole) {
+        return try_once(p, use, work, arg);
+    }
+    const rp_status st = rp_room_try(p, use, work, arg, text);
+    if (st != RP_OK && text[0] != '\0') {
+        RP_ERROR("%s", text);
+    }
+    return st;
+}
+
+void rp_room_spare(rp_pipeline *p)
+{
+    size_t total = 0;
+
+    while (p->on_device && p->whole && bytes_free(p, &total) < total / SPARE_SHARE &&
+           make_room(p, RP_ROOM_SAMPLE)) {
+    }
+}

@@ -1,0 +1,59 @@
+/*
+ * cuda_narrow.c - activations as e4m3 with a scale for each row, for products with such weights.
+ *
+ * They are made of bf16 (or f32) by a kernel of their own, in scratch. Ops whose output mostly goes
+ * straight into a product (norms, gated units) write the same bytes there on their way, which
+ * saves that kernel; cuda->narrowed says whose they are. It holds only until another op asks for
+ * an address, so rows that were changed in between are never taken.
+ */
+#include "tensor/cuda/cuda.h"
+
+#include "base/check.h"
+
+#define ALIGNMENT ((size_t)256)
+
+static size_t bytes_of_scales(int t)
+{
+    return ((size_t)t * sizeof(float) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+static size_t bytes_of(int t, int k)
+{
+    return bytes_of_scales(t) + (size_t)t * (size_t)k;
+}
+
+static rp_cuda_narrow rows_in(const rp_cuda_scratch *scratch, int t)
+{
+    return (rp_cuda_narrow){(uint8_t *)scratch->data + bytes_of_scales(t), scratch->data};
+}
+
+/* Room is made by the products: before the first of them there is nobody to write for. */
+rp_cuda_narrow rp_cuda_narrow_for(const rp_cuda *cuda, rp_cuda_view out, int t, int d)
+{
+    const bool wanted = cuda->fp8 && out.dtype == RP_BF16 && t > 0 && d > 0 && d % 16 == 0;
+
+    if (!wanted || bytes_of(t, d) > cuda->narrow.n_bytes) {
+        return (rp_cuda_narrow){NULL, NULL};
+    }
+    return rows_in(&cuda->narrow, t);
+}
+
+void rp_cuda_narrow_done(rp_cuda *cuda, rp_cuda_narrow rows, const float *x, int t, int d)
+{
+    if (rows.data != NULL) {
+        cuda->narrowed = (rp_cuda_narrowed){x, t, d};
+    }
+}
+
+rp_status rp_cuda_narrow_x(rp_cuda *cuda, const rp_cuda_narrowed *before, const float *x,
+                           rp_cuda_view at, int t, int k, int x_stride, rp_cuda_narrow *out)
+{
+    if (before->t == t && before->k == k && x_stride == k && before->x == x) {
+        *out = rows_in(&cuda->narrow, t);
+        return RP_OK;
+    }
+    RP_TRY(rp_cuda_scratch_grow(cuda, &cuda->narrow, bytes_of(t, k), "product inputs in fp8"));
+    *out = rows_in(&cuda->narrow, t);
+    rp_cuda_k_quantize_rows(cuda->stream, at, t, k, x_stride, *out);
+    return RP_OK;
+}

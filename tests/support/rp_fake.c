@@ -1,0 +1,134 @@
+/* rp_fake.c - the CPU's table with a budget and failures to order. */
+#include "rp_fake.h"
+
+#include "base/check.h"
+#include "base/log.h"
+#include "tensor/cpu/cpu.h"
+
+#include <stdio.h>
+
+#define HEAD_BYTES 64 /* before each allocation: its size; keeps the alignment */
+
+rp_fake_state rp_fake = {.budget = RP_FAKE_ENOUGH};
+
+static rp_backend_ops g_fake;
+const rp_backend_ops *const rp_backend_list[] = {&g_fake, &rp_backend_cpu, NULL};
+
+static rp_status take(size_t n_bytes, const char *what)
+{
+    if (n_bytes > rp_fake.budget - rp_fake.used) {
+        return RP_FAIL(RP_E_NOMEM, "fake GPU: %s needs %zu bytes, %zu are free", what, n_bytes,
+                       rp_fake.budget - rp_fake.used);
+    }
+    rp_fake.used += n_bytes;
+    rp_fake.most = rp_fake.used > rp_fake.most ? rp_fake.used : rp_fake.most;
+    return RP_OK;
+}
+
+static bool fake_usable(void)
+{
+    return !rp_fake.absent;
+}
+
+static const char *fake_why_not(void)
+{
+    return "there is no fake GPU";
+}
+
+static void fake_info(void *self, rp_device_info *out)
+{
+    rp_backend_cpu.info(self, out);
+    out->on_device = !rp_fake.host_memory;
+    out->bytes_total = rp_fake.budget;
+    out->bytes_free = rp_fake.budget - rp_fake.used;
+    (void)snprintf(out->name, sizeof(out->name), "fake GPU");
+}
+
+static rp_status fake_alloc(void *self, size_t n_bytes, const char *what, void **out)
+{
+    void *mem = NULL;
+
+    RP_TRY(take(n_bytes, what));
+    const rp_status st = rp_backend_cpu.alloc(self, n_bytes + HEAD_BYTES, what, &mem);
+    if (st != RP_OK) {
+        rp_fake.used -= n_bytes;
+        return st;
+    }
+    *(size_t *)mem = n_bytes;
+    *out = (char *)mem + HEAD_BYTES;
+    return RP_OK;
+}
+
+static rp_status fake_alloc_act(void *self, size_t n_elems, const char *what, void **out)
+{
+    return fake_alloc(self, n_elems * sizeof(float), what, out);
+}
+
+static void fake_release(void *self, void *mem)
+{
+    if (mem != NULL) {
+        void *const head = (char *)mem - HEAD_BYTES;
+        rp_fake.used -= *(size_t *)head;
+        rp_backend_cpu.release(self, head);
+    }
+}
+
+/* As a device that computes in f32 would keep it, whatever the file has. */
+static size_t bytes_of(const rp_tensor *t)
+{
+    return (size_t)rp_tensor_elems(t) * sizeof(float);
+}
+
+static rp_status fake_weights_begin(void *self, rp_tensor *const *host, size_t n)
+{
+    (void)self;
+    (void)host;
+    (void)n;
+    rp_fake.n_networks++;
+    return RP_OK;
+}
+
+static rp_status fake_weight(void *self, const rp_tensor *host, rp_tensor *out)
+{
+    RP_TRY(take(bytes_of(host), "a weight"));
+    return rp_backend_cpu.weight(self, host, out);
+}
+
+static void fake_weight_release(void *self, rp_tensor *weight)
+{
+    rp_fake.used -= weight->data != NULL ? bytes_of(weight) : 0;
+    rp_backend_cpu.weight_release(self, weight);
+}
+
+static void fake_check_finite(void *self, const float *x, size_t n)
+{
+    rp_fake.n_units++;
+    rp_backend_cpu.check_finite(self, x, n);
+}
+
+static rp_status fake_sync(void *self)
+{
+    if (rp_fake.fail_unit > 0 && rp_fake.n_units >= rp_fake.fail_unit) {
+        return RP_FAIL(RP_E_CUDA, "GPU 0 (fake GPU, GPU-fake): kernels: an illegal memory access");
+    }
+    return rp_backend_cpu.sync(self);
+}
+
+/* Before main: the list's row is a copy of the CPU's with these slots changed. */
+static void __attribute__((constructor)) fill_table(void)
+{
+    g_fake = rp_backend_cpu;
+    g_fake.name = "fake";
+    g_fake.help = "for tests";
+    g_fake.usable = fake_usable;
+    g_fake.why_not = fake_why_not;
+    g_fake.info = fake_info;
+    g_fake.alloc = fake_alloc;
+    g_fake.alloc_act = fake_alloc_act;
+    g_fake.release = fake_release;
+    g_fake.weights_begin = fake_weights_begin;
+    g_fake.weight = fake_weight;
+    g_fake.weight_release = fake_weight_release;
+    g_fake.check_finite = fake_check_finite;
+    g_fake.sync = fake_sync;
+}

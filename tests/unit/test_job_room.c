@@ -1,0 +1,167 @@
+/* test_job_room.c - text encoder and VAE leave a device that is too small for all, and come back.
+ */
+#include "rp_test.h"
+
+#include "rp_fake.h"
+
+#include <rankpool/rankpool.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SIDE = 64, N_RGB = SIDE * SIDE * 3 };
+
+static uint8_t g_want[N_RGB]; /* where nothing has to leave */
+static size_t g_most;         /* bytes that this took */
+static int g_errors, g_left;  /* lines */
+static char g_last_left[256], g_last_error[512];
+
+static void count_line(void *arg, rp_log_level level, const char *line)
+{
+    (void)arg;
+    if (level == RP_LOG_ERROR) {
+        g_errors++;
+        (void)snprintf(g_last_error, sizeof(g_last_error), "%s", line);
+    }
+    if (strstr(line, " left the GPU") != NULL) {
+        g_left++;
+        (void)snprintf(g_last_left, sizeof(g_last_left), "%s", line);
+    }
+}
+
+static rp_settings *settings(void)
+{
+    static const char *const values[][2] = {
+        {"model", RP_TEST_MODEL}, {"backend", "fake"}, {"steps", "2"},          {"width", "64"},
+        {"height", "64"},         {"out", ""},         {"prompt", "red heart"}, {"threads", "1"}};
+    rp_settings *s = rp_settings_new();
+
+    for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
+        assert_int_equal(rp_settings_set(s, values[i][0], values[i][1]), RP_OK);
+    }
+    return s;
+}
+
+/* Two jobs on a device of so many bytes; the picture of the second. */
+static rp_status run(size_t budget, uint8_t *rgb, rp_settings *s)
+{
+    rankpool *pool = NULL;
+    rp_result *result = NULL;
+    int width = 0, height = 0;
+
+    rp_fake = (rp_fake_state){.budget = budget};
+    g_errors = g_left = 0;
+    rp_status st = rp_open(s, &pool);
+    for (int i = 0; i < 2 && st == RP_OK; i++) {
+        rp_result_free(result);
+        result = NULL;
+        st = rp_generate(pool, s, NULL, &result);
+    }
+    if (st == RP_OK) {
+        memcpy(rgb, rp_result_rgb(result, 0, &width, &height), N_RGB);
+        assert_int_equal(width * height * 3, N_RGB);
+    }
+    rp_result_free(result);
+    rp_close(pool);
+    rp_settings_free(s);
+    assert_int_equal(rp_fake.used, 0);
+    return st;
+}
+
+static void with_room_for_all_nothing_leaves(void **state)
+{
+    (void)state;
+    assert_int_equal(run(RP_FAKE_ENOUGH, g_want, settings()), RP_OK);
+    assert_int_equal(g_errors, 0);
+    assert_int_equal(g_left, 0);
+    assert_int_equal(rp_fake.n_networks, 3);
+    g_most = rp_fake.most;
+}
+
+static void the_encoder_leaves_and_comes_back_for_the_next_prompt(void **state)
+{
+    (void)state;
+    uint8_t rgb[N_RGB];
+
+    assert_int_equal(run(g_most - 1000000, rgb, settings()), RP_OK);
+    assert_memory_equal(rgb, g_want, N_RGB);
+    assert_int_equal(g_errors, 0);
+    assert_true(g_left >= 1);
+    assert_non_null(strstr(g_last_left, "the text encoder left the GPU (0.0"));
+    assert_non_null(strstr(g_last_left, "memory is short; it comes back for the next prompt"));
+    assert_true(rp_fake.n_networks > 3);
+}
+
+/* Whatever the size: the same picture, or one line that says why there is none. */
+static void a_device_of_any_size_gives_the_picture_or_one_error(void **state)
+{
+    (void)state;
+    uint8_t rgb[N_RGB];
+    int n_good = 0, n_bad = 0;
+
+    for (size_t budget = g_most; budget > 2000000; budget -= 500000) {
+        const rp_status st = run(budget, rgb, settings());
+        if (st == RP_OK) {
+            assert_memory_equal(rgb, g_want, N_RGB);
+            assert_int_equal(g_errors, 0);
+            n_good++;
+        } else {
+            assert_int_equal(st, RP_E_NOMEM);
+            assert_int_equal(g_errors, 1);
+            n_bad++;
+        }
+    }
+    print_message("%d sizes with a picture, %d without; the last: %s\n", n_good, n_bad,
+                  g_last_error);
+    assert_true(n_good > 10 && n_bad > 0);
+}
+
+static void assert_says(const char *const *words)
+{
+    for (int i = 0; words[i] != NULL; i++) {
+        if (strstr(g_last_error, words[i]) == NULL) {
+            fail_msg("no \"%s\" in \"%s\"", words[i], g_last_error);
+        }
+    }
+}
+
+static void a_transformer_that_does_not_fit_is_told_with_what_would(void **state)
+{
+    (void)state;
+    const char *const open[] = {"fake GPU: the transformer's weights take 0.04 GB in f32, its "
+                                "buffers for latents of 16 x 16 ",
+                                "0.022 of 0.022 GB are free", "--precision fp8 (0.0", NULL};
+    const char *const job[] = {"0.04 GB in f32 (they are there)",
+                               "latents of 40 x 40 ",
+                               "--precision bf16 (0.0",
+                               "--precision fp8 (0.0",
+                               "--width 1",
+                               "fewer --images",
+                               NULL};
+    rp_settings *s = settings();
+
+    assert_int_equal(run(22000000, NULL, s), RP_E_NOMEM);
+    assert_says(open);
+    assert_null(strstr(g_last_error, "--precision bf16"));
+    s = settings();
+    assert_int_equal(rp_settings_set(s, "width", "320"), RP_OK);
+    assert_int_equal(rp_settings_set(s, "height", "320"), RP_OK);
+    assert_int_equal(rp_settings_set(s, "steps", "150"), RP_OK);
+    assert_int_equal(rp_settings_set(s, "images", "2"), RP_OK);
+    assert_int_equal(run(49500000, NULL, s), RP_E_NOMEM);
+    assert_says(job);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(with_room_for_all_nothing_leaves),
+        cmocka_unit_test(the_encoder_leaves_and_comes_back_for_the_next_prompt),
+        cmocka_unit_test(a_device_of_any_size_gives_the_picture_or_one_error),
+        cmocka_unit_test(a_transformer_that_does_not_fit_is_told_with_what_would),
+    };
+
+    rp_set_log(count_line, NULL);
+    return cmocka_run_group_tests_name("job_room", tests, NULL, NULL);
+}
