@@ -68,11 +68,10 @@ static void add_matrix(file_pair *pair, const char *name, const rp_tensor *t, sc
     char *scale_name = keep(pair, strlen(name) + 16);
     rp_tensor wide = *t, narrow = *t, scales = {.dtype = RP_F32, .dim = {1, 1, 1, 1}};
 
+    const float one = kind == ONE ? scale_for(t, 0, n) : 1.0f;
     for (size_t i = 0; i < n; i++) {
         if (i % cols == 0) {
-            scale[i / cols] = kind == PER_ROW ? scale_for(t, i, cols)
-                              : kind == ONE   ? scale_for(t, 0, n)
-                                              : 1.0f;
+            scale[i / cols] = kind == PER_ROW ? scale_for(t, i, cols) : one;
         }
         codes[i] = rpt_e4m3_of((double)(value_of(t, i) / scale[i / cols]));
         values[i] = (float)rpt_e4m3_value(codes[i]) * scale[i / cols];

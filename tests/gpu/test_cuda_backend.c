@@ -336,6 +336,78 @@ static void info_is_of_a_device(void **state)
     assert_true(pair_ops->n_devices() >= 1);
 }
 
+/* ---- weights on their way: through pinned pieces of 32 MiB, and piece by piece when converted
+ * ---- */
+
+/* Element i of weight w, also as the bits of a bf16. */
+static uint16_t pattern(size_t w, size_t i)
+{
+    return (uint16_t)(0x3c00u + (i * 7 + i / 4099 + w * 31) % 500);
+}
+
+static void fill_pattern(void *host, rp_dtype dtype, size_t w, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t bits = (uint32_t)pattern(w, i) << 16;
+        if (dtype == RP_BF16) {
+            ((uint16_t *)host)[i] = pattern(w, i);
+        } else {
+            memcpy((float *)host + i, &bits, sizeof(bits));
+        }
+    }
+}
+
+static void assert_pattern(const rp_backend *g, const rp_tensor *weight, size_t w, size_t n)
+{
+    uint32_t *got = malloc(n * sizeof(*got));
+
+    g->ops->get(g->self, got, weight->data, n * sizeof(*got));
+    assert_int_equal(g->ops->sync(g->self), RP_OK);
+    for (size_t i = 0; i < n; i++) {
+        if (got[i] != (uint32_t)pattern(w, i) << 16) {
+            fail_msg("weight %zu of %zu elements: element %zu is %08x", w, n, i, (unsigned)got[i]);
+        }
+    }
+    free(got);
+}
+
+static void weights_of_any_size_arrive_whole(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t n;
+        rp_dtype dtype;
+    } rows[] = {
+        {3, RP_F32},          {70001, RP_F32},  {8u << 20, RP_F32},  {(8u << 20) + 1, RP_F32},
+        {26000003, RP_F32},   {5, RP_BF16},     {40000001, RP_BF16}, {1, RP_F32},
+        {16u << 20, RP_BF16}, {9999999, RP_F32}};
+    void *host[COUNT(rows)];
+    rp_tensor shape[COUNT(rows)], weight[COUNT(rows)];
+    rp_tensor *list[COUNT(rows)];
+
+    pair_use(&pair_modes[0]);
+    const rp_backend *g = &pair_on[GPU];
+    for (size_t w = 0; w < COUNT(rows); w++) {
+        host[w] = malloc(rows[w].n * rp_dtype_bytes(rows[w].dtype));
+        fill_pattern(host[w], rows[w].dtype, w, rows[w].n);
+        shape[w] = (rp_tensor){.dtype = rows[w].dtype,
+                               .n_dims = 1,
+                               .dim = {(int64_t)rows[w].n, 1, 1, 1},
+                               .data = host[w]};
+        list[w] = &shape[w];
+    }
+    assert_int_equal(g->ops->weights_begin(g->self, list, COUNT(rows)), RP_OK);
+    for (size_t w = 0; w < COUNT(rows); w++) {
+        assert_int_equal(g->ops->weight(g->self, &shape[w], &weight[w]), RP_OK);
+    }
+    assert_int_equal(g->ops->sync(g->self), RP_OK);
+    for (size_t w = 0; w < COUNT(rows); w++) {
+        assert_pattern(g, &weight[w], w, rows[w].n);
+        g->ops->weight_release(g->self, &weight[w]);
+        free(host[w]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -346,6 +418,7 @@ int main(void)
         cmocka_unit_test(numbers_that_are_not_finite_are_told_once),
         cmocka_unit_test(made_weights_are_normal_and_repeat),
         cmocka_unit_test(made_vectors_and_kernels_are_usable),
+        cmocka_unit_test(weights_of_any_size_arrive_whole),
         cmocka_unit_test(bad_parameters_and_weights_are_refused),
         cmocka_unit_test(too_much_memory_is_refused_and_nothing_is_broken),
         cmocka_unit_test(info_is_of_a_device),

@@ -163,7 +163,8 @@ static rp_status ask(rp_cuda *cuda, plan *p, cublasLtMatmulPreference_t want)
     }
     const cublasStatus_t code = cublasLtMatmulAlgoGetHeuristic(cuda->lt, p->op, p->b, p->a, p->d,
                                                                p->d, want, 1, &found, &n);
-    if (p->scaled && (code != CUBLAS_STATUS_SUCCESS || n == 0)) {
+    if (p->scaled &&
+        (code != CUBLAS_STATUS_SUCCESS || n == 0 || found.state != CUBLAS_STATUS_SUCCESS)) {
         return RP_E_ABSENT;
     }
     if (code != CUBLAS_STATUS_NOT_SUPPORTED) { /* that is said below, with the shape */
