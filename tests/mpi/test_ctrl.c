@@ -279,7 +279,7 @@ static void waiting_costs_little_cpu(void **state)
     if (g_rank > 0) {
         const double used = cpu_s() - start;
         print_message("rank %d: %.1f ms of CPU in 500 ms of waiting\n", g_rank, used * 1e3);
-        ok = used < 0.05 && ok;
+        ok = used < 0.2 && ok; /* polling without sleep would take all 500 */
     }
     mpt_assert_all(ok);
 }
