@@ -160,10 +160,12 @@ typedef struct {
 } rp_hooks;
 
 /*
- * Rank 0: run one job and write the files that its settings name ("out", "latents-out", "report").
+ * Rank 0: run one job and write the files that its settings name ("out", "latents-out", "report",
+ * "trace").
  *   hooks       or NULL
  *   result_out  or NULL; the pictures and numbers in memory, freed with rp_result_free
- * Files appear under their names whole or not at all.
+ * Files appear under their names whole or not at all. A job that its hook cancels between two steps leaves its
+ * state in the file that "checkpoint" names, if any; the same job later goes on from there.
  * After RP_E_ARG, RP_E_IO, RP_E_EXISTS, RP_E_FORMAT, RP_E_CANCEL the pool still serves; after any
  * other error close it.
  */
@@ -179,7 +181,7 @@ RP_API int rp_result_n_images(const rp_result *result);
 RP_API const uint8_t *rp_result_rgb(const rp_result *result, int i, int *width_out, int *height_out);
 
 /* The report as JSON text, what --report writes: settings, seconds per step, it/s, and per rank
- * busy, idle and wire seconds and units. Borrowed. */
+ * busy, idle and wire seconds, units, and what a unit takes there (null while too few were timed). Borrowed. */
 RP_API const char *rp_result_report(const rp_result *result);
 
 /* When rank 0's units ran on its device, as a trace in Chrome's JSON format (Perfetto opens it). NULL when
@@ -204,6 +206,11 @@ RP_API rp_status rp_list(const char *kind, size_t index, const char **name_out,
  * person. With a pool: called on rank 0 while the others serve. NULL on failure (logged). Free with
  * rp_free. */
 RP_API char *rp_info(rankpool *pool);
+
+/* The part of rp_info with a line for each rank: host, NUMA node, threads, cores, network card,
+ * device. Called as rp_info. NULL also where there is nothing to tell: one rank on a CPU, unless the
+ * option bind is print. */
+RP_API char *rp_ranks(rankpool *pool);
 RP_API void rp_free(void *text);
 
 /* Write pictures of equal size side by side into one PNG.

@@ -119,6 +119,11 @@ char *rp_info(rankpool *pool)
     return rp_info_text(pool);
 }
 
+char *rp_ranks(rankpool *pool)
+{
+    return pool != NULL ? rp_ranks_text(pool) : NULL;
+}
+
 void rp_free(void *text)
 {
     free(text);

@@ -336,7 +336,9 @@ static rp_status apply_settings(parser *p)
     if (forgot != RP_OK) {
         return forgot;
     }
-    for (size_t i = 0; args->command->options[i].name != NULL; i++) {
+    /* of a command that makes pictures --from is one; elsewhere it is the command's own */
+    const bool takes_png = args->command->rows != RP_CLI_ROWS_NONE;
+    for (size_t i = 0; takes_png && args->command->options[i].name != NULL; i++) {
         if (strcmp(args->command->options[i].name, "from") == 0 && args->values[i] != NULL) {
             const rp_status st = rp_settings_set_png(args->settings, args->values[i]);
             if (st != RP_OK) {

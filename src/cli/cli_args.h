@@ -12,11 +12,12 @@
 
 #include <stdbool.h>
 
-#define RP_CLI_MAX_OPTIONS 8
+#define RP_CLI_MAX_OPTIONS 16
 #define RP_CLI_MAX_WORDS   1
 
-/* Exit codes of every command; a cancelled job gives 128 + signal as shells do. */
-enum { RP_CLI_OK = 0, RP_CLI_FAILED = 1, RP_CLI_USAGE = 2 };
+/* Exit codes of every command; a cancelled job gives 128 + signal as shells do, but after SIGUSR1
+ * "state is kept, start me again". */
+enum { RP_CLI_OK = 0, RP_CLI_FAILED = 1, RP_CLI_USAGE = 2, RP_CLI_REQUEUE = 85 };
 
 /* An option of one command; the fields are those of rp_option_info. */
 typedef struct {

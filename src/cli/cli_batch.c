@@ -19,7 +19,7 @@ typedef struct {
     bool stop_on_error, quiet, overwrite;
     rp_cli_jobs jobs;
     rp_cli_sheet sheet;
-    int n_pictures, cancel_code; /* cancel_code: 128 + signal, or 0 */
+    int n_pictures, cancel_code; /* cancel_code: of the signal that came, or 0 */
     double began;
 } batch;
 
@@ -82,7 +82,7 @@ static rp_status run_job(batch *b, rankpool *pool, rp_cli_job *job, size_t numbe
     rp_status st = rp_generate(pool, job->settings, &hooks, &result);
     rp_cli_progress_wipe();
     if (st == RP_E_CANCEL) {
-        b->cancel_code = rp_cli_cancelled();
+        b->cancel_code = rp_cli_cancelled(job->settings);
     } else if (st != RP_OK) {
         job->state = RP_CLI_JOB_FAILED;
     }
@@ -94,7 +94,7 @@ static void run_jobs(batch *b, rankpool *pool)
 {
     for (size_t i = 0; i < b->jobs.n; i++) {
         if (rp_cli_signal() != 0) { /* between two jobs */
-            b->cancel_code = 128 + rp_cli_signal();
+            b->cancel_code = rp_cli_signal_code();
             return;
         }
         if (b->jobs.jobs[i].state != RP_CLI_JOB_READY) {
@@ -180,6 +180,7 @@ static int batch_work(rankpool *pool, void *arg)
         return RP_CLI_FAILED;
     }
     if (!b->stop_on_error || count_state(&b->jobs, RP_CLI_JOB_BAD) == 0) {
+        rp_cli_print_ranks(pool, b->args->settings);
         run_jobs(b, pool);
     }
     const int n_made = count_state(&b->jobs, RP_CLI_JOB_MADE);
@@ -253,9 +254,12 @@ const rp_cli_command rp_cli_batch = {
         "All lines are checked before the first job runs. A bad line is reported as "
         "JOBS.jsonl:LINE: reason; the good ones are made. \"out\" of a line is a name below DIR, "
         "by default the line's number (0007.png); two lines cannot write the same file. "
-        "\"latents-out\" and \"report\" go below DIR too.\n"
+        "\"latents-out\", \"report\" and \"trace\" go below DIR too.\n"
         "A job whose files all exist is kept, counted and not made again, unless --overwrite. The "
-        "exit code is 1 if a line was bad or a job failed.",
+        "exit code is 1 if a line was bad or a job failed.\n"
+        "SIGUSR1, SIGTERM or Ctrl-C end the batch at the next step, and the job in work leaves its "
+        "state in OUT.checkpoint; the same command goes on from there. After SIGUSR1 the exit code "
+        "is 85, \"start me again\".",
     .examples    = batch_examples,
     .options     = batch_options,
     .rows        = RP_CLI_ROWS_ALL,

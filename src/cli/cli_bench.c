@@ -67,7 +67,10 @@ static rp_status prepare_settings(rp_bench *b)
 {
     const rp_status st = set_default(b->settings, b->args, "prompt", "red heart");
 
-    return st == RP_OK ? set_default(b->settings, b->args, "out", "") : st;
+    if (st != RP_OK || rp_settings_set(b->settings, "checkpoint", "") != RP_OK) { /* each job is whole */
+        return st != RP_OK ? st : RP_E_NOMEM;
+    }
+    return set_default(b->settings, b->args, "out", "");
 }
 
 /* ----------------------------------------------------------------------- run */
@@ -135,6 +138,7 @@ static void keep_numbers(rp_bench *b, rp_bench_mode *mode, const rp_result *resu
         b->ranks[r].idle += rank_number(result, r, "idle_seconds");
         b->ranks[r].wire += rank_number(result, r, "wire_seconds");
         b->ranks[r].units += rank_number(result, r, "units");
+        b->ranks[r].unit = rank_number(result, r, "unit_seconds");
     }
 }
 
@@ -218,9 +222,10 @@ static int bench_work(rankpool *pool, void *arg)
     if (check_outputs(b) != RP_OK) {
         return RP_CLI_FAILED;
     }
+    rp_cli_print_ranks(pool, b->settings);
     const rp_status st = run_all(b, pool);
     if (st == RP_E_CANCEL) {
-        return rp_cli_cancelled();
+        return rp_cli_cancelled(b->settings);
     }
     if (st != RP_OK) {
         return RP_CLI_FAILED;
@@ -299,6 +304,8 @@ const rp_cli_command rp_cli_bench = {
     .examples  = bench_examples,
     .options   = bench_options,
     .rows      = RP_CLI_ROWS_ALL,
+    .refused     = "checkpoint",
+    .refused_why = "every job of a measurement is a whole one",
     .own_group = "measuring", /* RP_GROUP_BENCH of the library's table */
     .run       = bench_run,
 };

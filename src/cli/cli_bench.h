@@ -22,9 +22,10 @@ typedef struct {
     int n_idle;                             /* jobs in idle_us; 0 without a GPU */
 } rp_bench_mode;
 
-/* Sums over all timed jobs: seconds, and units (model evaluations). */
+/* Sums over all timed jobs: seconds, and units (model evaluations). unit: seconds that one takes on
+ * this rank, as placement saw it at the end; 0 when not known. */
 typedef struct {
-    double busy, idle, wire, units;
+    double busy, idle, wire, units, unit;
 } rp_bench_rank;
 
 typedef struct {

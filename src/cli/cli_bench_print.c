@@ -98,13 +98,17 @@ static void print_medians(rp_bench *b)
 
 static void print_ranks(const rp_bench *b)
 {
-    (void)printf("rank   busy   idle   wire   units\n");
+    (void)printf("rank   busy   idle   wire   units  ms/unit\n");
     for (int r = 0; r < b->n_ranks; r++) {
         const rp_bench_rank *rank = &b->ranks[r];
         const double sum          = rank->busy + rank->idle + rank->wire;
         const double percent      = sum > 0 ? 100.0 / sum : 0;
-        (void)printf("%4d %5.1f%% %5.1f%% %5.1f%% %7.0f\n", r, rank->busy * percent,
-                     rank->idle * percent, rank->wire * percent, rank->units);
+        char ms[32]               = "-"; /* too few steps, or pools opened again and again */
+        if (rank->unit > 0) {
+            (void)snprintf(ms, sizeof(ms), "%.2f", 1e3 * rank->unit);
+        }
+        (void)printf("%4d %5.1f%% %5.1f%% %5.1f%% %7.0f %8s\n", r, rank->busy * percent,
+                     rank->idle * percent, rank->wire * percent, rank->units, ms);
     }
 }
 
@@ -214,8 +218,9 @@ static void json_ranks(FILE *stream, const rp_bench *b)
         (void)fprintf(
             stream,
             "    {\"busy_seconds\": %.6g, \"idle_seconds\": %.6g, \"wire_seconds\": %.6g, "
-            "\"units\": %.0f}%s\n",
-            rank->busy, rank->idle, rank->wire, rank->units, r + 1 < b->n_ranks ? "," : "");
+            "\"units\": %.0f, \"unit_seconds\": %.6g}%s\n",
+            rank->busy, rank->idle, rank->wire, rank->units, rank->unit,
+            r + 1 < b->n_ranks ? "," : "");
     }
 }
 

@@ -210,7 +210,7 @@ static void print_forms(FILE *stream, const rp_cli_command *command)
     }
     (void)fputs(
         "Exit codes: 0 all well, 1 something failed, 2 the command line is wrong, 128 + signal\n"
-        "when a signal ended it (130 for Ctrl-C).\n",
+        "when a signal ended it (130 for Ctrl-C), 85 after SIGUSR1: what is done is kept, start me again.\n",
         stream);
 }
 

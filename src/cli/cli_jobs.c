@@ -110,7 +110,7 @@ static rp_status claim_pictures(rp_cli_jobs *jobs, const rp_cli_job *job, const 
 
 bool rp_cli_job_is_made(const rp_cli_job *job)
 {
-    static const char *const others[] = {"latents-out", "report"};
+    static const char *const others[] = {"latents-out", "report", "trace"};
     const int n_images                = n_images_of(job);
     bool made                         = true;
     char name[PATH_MAX];
@@ -158,15 +158,28 @@ static rp_status place_output(rp_cli_jobs *jobs, rp_cli_job *job, const char *ke
 
 /* -------------------------------------------------------------------- lines */
 
+/* Beside the picture, under a name that no picture has. */
+static rp_status name_checkpoint(rp_cli_job *job)
+{
+    char name[PATH_MAX];
+    const int n = snprintf(name, sizeof(name), "%s.checkpoint", rp_settings_get(job->settings, "out"));
+
+    /* a name too long is refused as that of the picture */
+    return n >= PATH_MAX ? RP_OK : rp_settings_set(job->settings, "checkpoint", name);
+}
+
 static rp_status fill_job(rp_cli_jobs *jobs, rp_cli_job *job, const char *text, const char *folder)
 {
-    static const char *const outputs[] = {"out", "latents-out", "report"};
+    static const char *const outputs[] = {"out", "latents-out", "report", "trace", "checkpoint"};
     char number[32];
 
     (void)snprintf(number, sizeof(number), "%04ld.png", job->line);
     rp_status st = rp_settings_set(job->settings, "out", number);
     if (st == RP_OK) {
         st = rp_settings_set_json(job->settings, text);
+    }
+    if (st == RP_OK && rp_settings_get(job->settings, "checkpoint")[0] == '\0') {
+        st = name_checkpoint(job);
     }
     for (size_t i = 0; i < sizeof(outputs) / sizeof(outputs[0]) && st == RP_OK; i++) {
         st = place_output(jobs, job, outputs[i], folder);

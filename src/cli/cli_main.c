@@ -10,7 +10,7 @@
 
 /* One line a command; the order of `rankpool help`. */
 const rp_cli_command *const rp_cli_commands[] = {
-    &rp_cli_sample, &rp_cli_batch, &rp_cli_bench, &rp_cli_info, &rp_cli_list, NULL,
+    &rp_cli_sample, &rp_cli_batch, &rp_cli_bench, &rp_cli_predict, &rp_cli_info, &rp_cli_list, NULL,
 };
 
 /* Every rank parses the same arguments; only the first speaks. */

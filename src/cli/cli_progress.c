@@ -1,5 +1,7 @@
-/* cli_progress.c - bar, plain lines, and the two signals that end a job. */
+/* cli_progress.c - bar, plain lines, and the signals that end a job. */
 #include "cli/cli_progress.h"
+
+#include "cli/cli_args.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -100,6 +102,16 @@ static void draw_bar(const rp_progress *p, const char *text)
     g_progress.drawn = true;
 }
 
+/* After SIGUSR1 the program is started again: what is nearly done is better done now. */
+static bool is_over(const rp_progress *p)
+{
+    if (g_signal != SIGUSR1) {
+        return g_signal != 0;
+    }
+    return strcmp(p->phase, "encode") == 0 ||
+           (strcmp(p->phase, "sample") == 0 && p->step < p->n_steps);
+}
+
 static int on_progress(void *arg, const rp_progress *p)
 {
     const double now = rp_cli_now();
@@ -109,7 +121,7 @@ static int on_progress(void *arg, const rp_progress *p)
     (void)arg;
     g_progress.step    = p->step;
     g_progress.n_steps = p->n_steps;
-    if (g_signal != 0) {
+    if (is_over(p)) {
         return 1;
     }
     if (!g_progress.quiet && now - g_progress.last >= gap) {
@@ -138,7 +150,9 @@ static void on_signal(int number)
     static volatile double first;
     const double now = rp_cli_now(); /* clock_gettime may be called here */
 
-    if (g_signal == 0) {
+    if (number == SIGUSR1) {
+        g_signal = g_signal == 0 ? number : g_signal;
+    } else if (g_signal == 0 || g_signal == SIGUSR1) {
         first    = now;
         g_signal = number;
     } else if (now - first > SAME_SECONDS) {
@@ -160,7 +174,19 @@ void rp_cli_signals_catch(void)
     }
 }
 
+void rp_cli_signals_catch_usr1(void)
+{
+    const struct sigaction now = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+
+    (void)sigaction(SIGUSR1, &now, NULL);
+}
+
 int rp_cli_signal(void)
 {
     return g_signal;
+}
+
+int rp_cli_signal_code(void)
+{
+    return g_signal == SIGUSR1 ? RP_CLI_REQUEUE : 128 + (g_signal != 0 ? g_signal : SIGINT);
 }

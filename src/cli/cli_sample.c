@@ -19,6 +19,7 @@ int rp_cli_with_pool(const rp_cli_args *args, int (*work)(rankpool *pool, void *
     rankpool *pool = NULL;
     int code       = RP_CLI_FAILED;
 
+    rp_cli_signals_catch_usr1(); /* on all ranks: launchers pass it to each */
     if (rp_open(args->settings, &pool) != RP_OK) {
         return RP_CLI_FAILED;
     }
@@ -33,6 +34,16 @@ int rp_cli_with_pool(const rp_cli_args *args, int (*work)(rankpool *pool, void *
     }
     rp_close(pool);
     return code;
+}
+
+void rp_cli_print_ranks(rankpool *pool, const rp_settings *settings)
+{
+    char *text = rp_cli_args_setting_on(settings, "quiet") ? NULL : rp_ranks(pool);
+
+    if (text != NULL) {
+        (void)fputs(text, stderr);
+    }
+    rp_free(text);
 }
 
 void rp_cli_print_made(const rankpool *pool, const rp_settings *job, const rp_result *result,
@@ -56,14 +67,19 @@ void rp_cli_print_made(const rankpool *pool, const rp_settings *job, const rp_re
     (void)fflush(stdout);
 }
 
-int rp_cli_cancelled(void)
+int rp_cli_cancelled(const rp_settings *job)
 {
     int step = 0, n_steps = 0;
-    const int number = rp_cli_signal();
+    const char *checkpoint = rp_settings_get(job, "checkpoint");
 
     rp_cli_progress_last(&step, &n_steps);
-    rp_cli_error("cancelled at step %d of %d; nothing was written", step, n_steps);
-    return 128 + (number != 0 ? number : 2);
+    if (checkpoint[0] != '\0' && access(checkpoint, F_OK) == 0) {
+        rp_cli_error("cancelled at step %d of %d; the next start goes on from %s", step, n_steps,
+                     checkpoint);
+    } else {
+        rp_cli_error("cancelled at step %d of %d; nothing was written", step, n_steps);
+    }
+    return rp_cli_signal_code();
 }
 
 rp_status rp_cli_check_output(const char *path, bool overwrite)
@@ -96,11 +112,12 @@ static int sample_work(rankpool *pool, void *arg)
     rp_result *result       = NULL;
     const double began      = rp_cli_now();
 
+    rp_cli_print_ranks(pool, args->settings);
     rp_cli_progress_start(rp_cli_args_setting_on(args->settings, "quiet"), NULL);
     const rp_status st = rp_generate(pool, args->settings, &hooks, &result);
     rp_cli_progress_wipe();
     if (st == RP_E_CANCEL) {
-        return rp_cli_cancelled();
+        return rp_cli_cancelled(args->settings);
     }
     if (st != RP_OK) {
         return RP_CLI_FAILED;
@@ -132,6 +149,8 @@ static const char *const sample_examples[] = {
     "rankpool sample --prompt pizza --guidance 1 --steps 12 --overwrite",
     "keep the latents and where the time went",
     "rankpool sample --prompt sun --latents-out sun.safetensors --report sun.json",
+    "what every rank did when, to be looked at in ui.perfetto.dev",
+    "mpirun -n 2 rankpool sample --prompt sun --trace trace.json",
     "another model, in diffusers' layout",
     "rankpool sample --model ~/Lumina-Image-2.0 --prompt \"a lighthouse at dusk\"",
     NULL,
@@ -144,7 +163,9 @@ const rp_cli_command rp_cli_sample = {
     .about =
         "Makes the pictures of one job and writes them as PNG, with the settings inside. Files "
         "appear whole or not at all; what exists is kept unless --overwrite.\n"
-        "Ctrl-C (or SIGTERM) ends the job at the next step; nothing is written then.",
+        "Ctrl-C (or SIGTERM) ends the job at the next step; nothing is written then but the state, "
+        "with --checkpoint: the same command goes on from it and makes the same picture. SIGUSR1 does "
+        "so with exit code 85, \"start me again\".",
     .examples = sample_examples,
     .options  = sample_options,
     .rows     = RP_CLI_ROWS_ALL,

@@ -158,6 +158,12 @@ int rp_ctrl_n_local(const rp_ctrl *ctrl)
     return ctrl->place.n_local;
 }
 
+int rp_ctrl_node(const rp_ctrl *ctrl, int rank)
+{
+    assert(rank >= 0 && rank < ctrl->place.n_ranks);
+    return ctrl->peers[rank].node;
+}
+
 const char *rp_ctrl_host(const rp_ctrl *ctrl, int rank)
 {
     assert(rank >= 0 && rank < ctrl->place.n_ranks);

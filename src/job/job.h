@@ -41,6 +41,9 @@ typedef struct {
     float *sigma;               /* [steps + 1] */
     int *eval_step;             /* [n_evals] the step that each model call belongs to */
     int n_evals, eval_done;
+    int first_step, first_eval; /* where sampling begins: 0, or as the checkpoint says */
+    struct rp_safetensors *resume; /* the checkpoint, or NULL */
+    bool checkpoint_is_ours;    /* the file there is one that rankpool may replace and remove */
 
     float *x;                   /* [images, c, h, w] host memory: before and after the loop */
     rp_job_loop loop;
@@ -84,9 +87,20 @@ rp_status rp_job_loop_open(rp_job *job);
 void rp_job_loop_close(rp_job *job);
 void rp_job_loop_begin(rp_job *job);
 rp_status rp_job_loop_fetch(rp_job *job);
+/* job_checkpoint.c: look for the checkpoint that the settings name, before any work; put its state into
+ * the loop and set first_step and first_eval; save the state after `step` steps, or warn that it could
+ * not be saved; remove the file of a job that is done. */
+rp_status rp_checkpoint_find(rp_job *job);
+rp_status rp_checkpoint_restore(rp_job *job);
+void rp_checkpoint_save(rp_job *job, int step);
+void rp_checkpoint_remove(const rp_job *job);
 /* job_output.c: decode to job->rgb; write pictures, latents, report. */
 rp_status rp_job_decode(rp_job *job);
 rp_status rp_job_write(rp_job *job);
+/* job_trace.c: room for this job's spans, 0 when no trace is asked for; the spans of all ranks to the file
+ * that is asked for. */
+int rp_job_trace_room(const rp_job *job);
+rp_status rp_job_trace_write(rp_job *job);
 /* job_report.c: medians of the times that were kept, once sampling is over. RP_E_NOMEM. */
 rp_status rp_job_medians(rp_job *job);
 /* The report as JSON text; NULL when out of memory. Free with free(). */

@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "job/job_bind.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -56,24 +57,40 @@ static rp_status check_table(const rp_backend_ops *row)
     return RP_OK;
 }
 
-static rp_status open_backend(const rp_settings *settings, rankpool *pool)
+int rp_device_index(int local_rank, int n_devices)
 {
-    const rp_backend_ops *row = NULL;
+    return local_rank % n_devices;
+}
 
-    RP_TRY(choose_row(rp_settings_text(settings, RP_OPTION_BACKEND), rp_ctrl_rank(pool->ctrl) == 0,
-                      &row));
-    RP_TRY(check_table(row));
+/* Which row, and which of its devices: one per rank of the host. */
+typedef struct {
+    const rp_backend_ops *row;
+    int device;
+    char pci[16];
+} selection;
+
+static rp_status select_device(const rp_settings *settings, const rankpool *pool, selection *out)
+{
+    const char *name = rp_settings_text(settings, RP_OPTION_BACKEND);
+
+    RP_TRY(choose_row(name, rp_ctrl_rank(pool->ctrl) == 0, &out->row));
+    RP_TRY(check_table(out->row));
+    out->device = rp_device_index(rp_ctrl_local_rank(pool->ctrl), out->row->n_devices());
+    out->row->pci(out->device, out->pci, sizeof(out->pci));
+    return RP_OK;
+}
+
+static rp_status open_backend(const rp_settings *settings, const selection *selected, rankpool *pool)
+{
     const rp_backend_params params = {
         .n_threads = pool->n_threads,
-        .device    = rp_ctrl_local_rank(pool->ctrl) % row->n_devices(),
+        .device    = selected->device,
         .precision = precision_of(settings),
     };
-    RP_TRY(row->open(&params, &pool->backend.self));
-    pool->backend.ops = row;
-    row->info(pool->backend.self, &pool->device);
-    if (pool->device.pci[0] != '\0') {
-        rp_topo_bind_near(pool->device.pci, &pool->topo);
-    }
+
+    RP_TRY(selected->row->open(&params, &pool->backend.self));
+    pool->backend.ops = selected->row;
+    pool->backend.ops->info(pool->backend.self, &pool->device);
     return RP_OK;
 }
 
@@ -82,6 +99,7 @@ static rp_status open_backend(const rp_settings *settings, rankpool *pool)
 typedef struct {
     char backend[16];
     rp_device_info device;
+    bool may_share;
 } choice;
 
 static rp_status refuse_mix(const rankpool *pool, const choice *all, int r)
@@ -107,13 +125,14 @@ static rp_status refuse_shared(const rankpool *pool, const choice *all, int firs
 }
 
 /* Does rank r's device fit those of the ranks before it? */
-static rp_status check_choice(const rankpool *pool, const choice *all, int r, bool may_share)
+static rp_status check_choice(const rankpool *pool, const choice *all, int r)
 {
     if (strcmp(all[r].backend, all[0].backend) != 0 ||
         strcmp(all[r].device.precision, all[0].device.precision) != 0) {
         return refuse_mix(pool, all, r);
     }
-    for (int before = 0; before < r && !may_share && all[r].device.id[0] != '\0'; before++) {
+    /* rank 0's word: all ranks must come to the same answer */
+    for (int before = 0; before < r && !all[0].may_share && all[r].device.id[0] != '\0'; before++) {
         if (strcmp(all[r].device.id, all[before].device.id) == 0) {
             return refuse_shared(pool, all, before, r);
         }
@@ -129,14 +148,14 @@ static rp_status check_choice(const rankpool *pool, const choice *all, int r, bo
 static rp_status compare_choices(rankpool *pool, bool may_share)
 {
     const int n_ranks = rp_ctrl_n_ranks(pool->ctrl);
-    choice mine       = {.device = pool->device};
+    choice mine       = {.device = pool->device, .may_share = may_share};
     choice *all       = NULL;
 
     strncpy(mine.backend, pool->backend.ops->name, sizeof(mine.backend) - 1);
     RP_TRY(rp_mem_new((size_t)n_ranks, sizeof(*all), "devices of the ranks", (void **)&all));
     rp_status st = rp_ctrl_allgather(pool->ctrl, &mine, sizeof(mine), all);
     for (int r = 1; r < n_ranks && st == RP_OK; r++) {
-        st = check_choice(pool, all, r, may_share);
+        st = check_choice(pool, all, r);
     }
     free(all);
     return st;
@@ -144,6 +163,10 @@ static rp_status compare_choices(rankpool *pool, bool may_share)
 
 rp_status rp_device_open(const rp_settings *settings, rankpool *pool)
 {
-    RP_TRY(rp_ctrl_agree(pool->ctrl, open_backend(settings, pool), "opening the backend"));
+    selection mine = {0};
+
+    RP_TRY(rp_ctrl_agree(pool->ctrl, select_device(settings, pool, &mine), "opening the backend"));
+    RP_TRY(rp_bind(settings, mine.pci, pool));
+    RP_TRY(rp_ctrl_agree(pool->ctrl, open_backend(settings, &mine, pool), "opening the backend"));
     return compare_choices(pool, rp_settings_on(settings, RP_OPTION_ALLOW_SHARED_GPU));
 }

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "job/job_build.h"
+#include "job/job_device.h"
 #include "job/job_options.h"
 
 #include <stdio.h>
@@ -13,8 +14,8 @@
 
 /* One rank's line of the table. */
 typedef struct {
-    char cores[96], cpu[96], backend[16], device[160];
-    int32_t n_cores, n_threads, n_numa;
+    char may_run_on[64], numa[32], nic[32], device[240], visible[160];
+    int32_t n_threads;
 } rank_line;
 
 static void build_text(FILE *out)
@@ -40,32 +41,76 @@ static void build_text(FILE *out)
     (void)fprintf(out, "  guiders     %s\n", rp_options_guiders());
 }
 
-static void machine_text(FILE *out)
+static void machine_text(FILE *out, const rp_topo *topo)
 {
+    (void)fprintf(out, "machine\n  processor   %s\n  cores       %d, of which this process may use %d (%s)\n",
+                  topo->cpu[0] != '\0' ? topo->cpu : "unknown", topo->n_machine_cores, topo->n_cores,
+                  topo->mask);
+    (void)fprintf(out, "  NUMA nodes  %d\n", topo->n_numa);
+}
+
+/* Without a pool. */
+static void bare_machine_text(FILE *out)
+{
+    rp_topo_machine *machine = NULL;
     rp_topo topo;
 
-    if (rp_topo_read(&topo) == RP_OK) {
-        (void)fprintf(out, "machine\n  processor   %s\n  cores       %d, of which this process may use %d (%s)\n",
-                      topo.cpu[0] != '\0' ? topo.cpu : "unknown", topo.n_machine_cores, topo.n_cores,
-                      topo.cores);
-        (void)fprintf(out, "  NUMA nodes  %d\n", topo.n_numa);
+    if (rp_topo_open(NULL, &machine) == RP_OK && rp_topo_read(machine, &topo) == RP_OK) {
+        machine_text(out, &topo);
     }
+    rp_topo_close(machine);
+}
+
+/* "  sees GPUs 4,5, takes 5": what Slurm gave this rank, whether or not this build computes on it. */
+static void visible_text(const rankpool *pool, char *text, size_t n_bytes)
+{
+    const char *list = getenv("CUDA_VISIBLE_DEVICES");
+    int n            = 1;
+
+    if (list == NULL || list[0] == '\0') {
+        return;
+    }
+    for (const char *c = list; *c != '\0'; c++) {
+        n += *c == ',';
+    }
+    const char *mine = list;
+    for (int i = rp_device_index(rp_ctrl_local_rank(pool->ctrl), n); i > 0; i--) {
+        mine = strchr(mine, ',') + 1;
+    }
+    (void)snprintf(text, n_bytes, "  sees GPU%s %.60s, takes %.*s", n == 1 ? "" : "s", list,
+                   (int)strcspn(mine, ","), mine);
+}
+
+static const char *or_dash(const char *text)
+{
+    return text[0] != '\0' ? text : "-";
 }
 
 static void line_of(const rankpool *pool, rank_line *line)
 {
+    const rp_topo_place *place = &pool->place;
+    const rp_device_info *dev  = &pool->device;
+
     memset(line, 0, sizeof(*line));
-    memcpy(line->cores, pool->topo.cores, sizeof(line->cores));
-    memcpy(line->cpu, pool->topo.cpu, sizeof(line->cpu));
-    (void)snprintf(line->backend, sizeof(line->backend), "%s", pool->backend.ops->name);
-    if (pool->device.on_device) {
-        (void)snprintf(line->device, sizeof(line->device), "  %s, %s, %.0f of %.0f GB free", pool->device.name,
-                       pool->device.precision, (double)pool->device.bytes_free * 1e-9,
-                       (double)pool->device.bytes_total * 1e-9);
+    (void)snprintf(line->may_run_on, sizeof(line->may_run_on), "%d core%s (%.40s%s)", place->n_cores,
+                   place->n_cores == 1 ? "" : "s", place->cpus, strlen(place->cpus) > 40 ? "..." : "");
+    (void)snprintf(line->numa, sizeof(line->numa), "%s", or_dash(place->numa));
+    (void)snprintf(line->nic, sizeof(line->nic), "%s", or_dash(place->nic));
+    (void)snprintf(line->device, sizeof(line->device), "%s", pool->backend.ops->name);
+    if (dev->on_device) {
+        (void)snprintf(line->device, sizeof(line->device), "%s, %s, %s, %s, %.0f of %.0f GB free", dev->name,
+                       dev->id, dev->pci, dev->precision, (double)dev->bytes_free * 1e-9,
+                       (double)dev->bytes_total * 1e-9);
     }
-    line->n_cores   = pool->topo.n_cores;
+    visible_text(pool, line->visible, sizeof(line->visible));
     line->n_threads = pool->n_threads;
-    line->n_numa    = pool->topo.n_numa;
+}
+
+static int widest(int width, const char *text)
+{
+    const int n = (int)strlen(text);
+
+    return n > width ? n : width;
 }
 
 /* "read 10.5 GB in 1.3 s (8.1 GB/s), connected in 0.6 s, sent 5.2 GB in 0.2 s (26 GB/s)" */
@@ -90,18 +135,34 @@ static void start_text(FILE *out, const rankpool *pool)
     (void)fprintf(out, "\n");
 }
 
-static void ranks_text(FILE *out, const rankpool *pool, const rank_line *lines)
+/* Columns as wide as what is in them; the device, which may be long, comes last. */
+static void table_text(FILE *out, const rankpool *pool, const rank_line *lines)
+{
+    const int n = rp_ctrl_n_ranks(pool->ctrl);
+    int host = 4, numa = 4, cores = 10, nic = 3;
+
+    for (int r = 0; r < n; r++) {
+        host  = widest(host, rp_ctrl_host(pool->ctrl, r));
+        numa  = widest(numa, lines[r].numa);
+        cores = widest(cores, lines[r].may_run_on);
+        nic   = widest(nic, lines[r].nic);
+    }
+    (void)fprintf(out, "  rank  %-*s  %-*s  threads  %-*s  %-*s  device\n", host, "host", numa, "NUMA", cores,
+                  "may run on", nic, "NIC");
+    for (int r = 0; r < n; r++) {
+        (void)fprintf(out, "  %4d  %-*s  %-*s  %7d  %-*s  %-*s  %s%s\n", r, host, rp_ctrl_host(pool->ctrl, r),
+                      numa, lines[r].numa, (int)lines[r].n_threads, cores, lines[r].may_run_on, nic,
+                      lines[r].nic, lines[r].device, lines[r].visible);
+    }
+}
+
+static void pool_text(FILE *out, const rankpool *pool, const rank_line *lines)
 {
     (void)fprintf(out, "pool\n  control %s, transport %s, model %s (%.1f M parameters)\n",
                   rp_ctrl_kind(pool->ctrl), pool->xport->name, pool->pipeline.dir,
                   (double)pool->pipeline.denoiser_info.n_params * 1e-6);
     start_text(out, pool);
-    (void)fprintf(out, "  rank  host              device  threads  may run on\n");
-    for (int r = 0; r < rp_ctrl_n_ranks(pool->ctrl); r++) {
-        (void)fprintf(out, "  %4d  %-16.16s  %-6s  %7d  %d core%s (%s)%s\n", r, rp_ctrl_host(pool->ctrl, r),
-                      lines[r].backend, (int)lines[r].n_threads, (int)lines[r].n_cores,
-                      lines[r].n_cores == 1 ? "" : "s", lines[r].cores, lines[r].device);
-    }
+    table_text(out, pool, lines);
 }
 
 /* All ranks know all lines, so all have the same text. */
@@ -130,23 +191,50 @@ rp_status rp_info_answer(rankpool *pool)
     return RP_OK;
 }
 
+/* Rank 0; the others serve. */
+static rp_status ask_ranks(rankpool *pool, rank_line **lines_out)
+{
+    RP_TRY(rp_resident_tell(pool, &(int32_t){RP_MSG_INFO}, 1));
+    return gather_lines(pool, lines_out);
+}
+
 char *rp_info_text(rankpool *pool)
 {
     rank_line *lines = NULL;
     char *text       = NULL;
     size_t n_bytes   = 0;
 
-    if (pool != NULL && (rp_resident_tell(pool, &(int32_t){RP_MSG_INFO}, 1) != RP_OK ||
-                         gather_lines(pool, &lines) != RP_OK)) {
+    if (pool != NULL && ask_ranks(pool, &lines) != RP_OK) {
         return NULL;
     }
     FILE *out = open_memstream(&text, &n_bytes);
     if (out != NULL) {
         build_text(out);
-        machine_text(out);
         if (pool != NULL) {
-            ranks_text(out, pool, lines);
+            machine_text(out, &pool->topo);
+            pool_text(out, pool, lines);
+        } else {
+            bare_machine_text(out);
         }
+        (void)fclose(out);
+    }
+    free(lines);
+    return text;
+}
+
+char *rp_ranks_text(rankpool *pool)
+{
+    rank_line *lines = NULL;
+    char *text       = NULL;
+    size_t n_bytes   = 0;
+
+    const bool one_of_cores = rp_ctrl_n_ranks(pool->ctrl) == 1 && !pool->device.on_device;
+    if ((one_of_cores && !pool->show_ranks) || ask_ranks(pool, &lines) != RP_OK) {
+        return NULL;
+    }
+    FILE *out = open_memstream(&text, &n_bytes);
+    if (out != NULL) {
+        table_text(out, pool, lines);
         (void)fclose(out);
     }
     free(lines);

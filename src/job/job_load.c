@@ -12,7 +12,7 @@
 
 /* What travels ahead of the arrays. */
 typedef struct {
-    int32_t c, h, w, n_evals, n_conds, n_images;
+    int32_t c, h, w, n_evals, n_conds, n_images, trace_room;
     int32_t n_tokens[RP_GUIDE_BRANCHES];
 } load_head;
 
@@ -118,10 +118,10 @@ static rp_status grow_message(rankpool *pool)
     const size_t need = rp_pool_message_bytes(pool->load.n_images * pool->load.n_conds);
 
     if (need > pool->message_bytes) {
+        void *grown = NULL;
+        RP_TRY(rp_mem_new(need, 1, "messages", &grown)); /* without it STOP must still find room */
         free(pool->message);
-        pool->message       = NULL;
-        pool->message_bytes = 0;
-        RP_TRY(rp_mem_new(need, 1, "messages", (void **)&pool->message));
+        pool->message       = grown;
         pool->message_bytes = need;
     }
     return RP_OK;
@@ -131,7 +131,8 @@ static rp_status grow_message(rankpool *pool)
 static rp_status exchange(rankpool *pool)
 {
     rp_job_load *load = &pool->load;
-    load_head head    = {load->c, load->h, load->w, load->n_evals, load->n_conds, load->n_images, {0}};
+    load_head head    = {load->c, load->h, load->w, load->n_evals, load->n_conds, load->n_images,
+                         load->trace_room, {0}};
 
     memcpy(head.n_tokens, load->n_tokens, sizeof(head.n_tokens));
     RP_TRY(rp_ctrl_bcast(pool->ctrl, &head, sizeof(head)));
@@ -141,6 +142,7 @@ static rp_status exchange(rankpool *pool)
     load->n_evals  = head.n_evals;
     load->n_conds  = head.n_conds;
     load->n_images = head.n_images;
+    load->trace_room = head.trace_room;
     memcpy(load->n_tokens, head.n_tokens, sizeof(head.n_tokens));
 
     rp_status st = rp_load_reserve(load, (size_t)load->n_evals, embeds_elems(pool));
@@ -150,10 +152,14 @@ static rp_status exchange(rankpool *pool)
     if (st == RP_OK) {
         st = grow_timeline(pool);
     }
+    if (st == RP_OK) {
+        st = rp_trace_prepare(pool);
+    }
     RP_TRY(rp_ctrl_agree(pool->ctrl, st, "making room for the job"));
     RP_TRY(rp_ctrl_bcast(pool->ctrl, load->sigma, (size_t)load->n_evals * sizeof(float)));
     RP_TRY(rp_ctrl_bcast(pool->ctrl, load->embeds, embeds_elems(pool) * sizeof(float)));
-    return rp_ctrl_agree(pool->ctrl, rp_load_apply(pool), "setting the job up");
+    RP_TRY(rp_ctrl_agree(pool->ctrl, rp_load_apply(pool), "setting the job up"));
+    return load->trace_room > 0 ? rp_trace_align(pool) : RP_OK;
 }
 
 rp_status rp_load_send(rankpool *pool)

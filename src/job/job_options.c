@@ -68,6 +68,11 @@ const char *rp_options_precisions(void)
     return "auto|f32|bf16|fp8";
 }
 
+const char *rp_options_bind(void)
+{
+    return "auto|none|print";
+}
+
 const char *rp_options_residency(void)
 {
     return "run|job|step";

@@ -48,6 +48,10 @@ enum { RP_OPT_RUN = 1, RP_OPT_PICTURE = 2 };
       "write the final latents [images, c, h, w]") \
     X(REPORT, "report", TEXT, "FILE.json", "", 0, 0, NULL, NONE, "files", \
       "write settings, seconds per step, it/s, and busy, idle and wire seconds per rank") \
+    X(CHECKPOINT, "checkpoint", TEXT, "FILE", "", 0, 0, NULL, NONE, "files", \
+      "where a job that is ended early leaves its state; the next start goes on from there") \
+    X(TRACE, "trace", TEXT, "FILE.json", "", 0, 0, NULL, NONE, "files", \
+      "write what every rank did when, for ui.perfetto.dev: each unit, scatter, gather, merge, decode, waiting") \
     X(STEPS, "steps", INT, "N", "30", 1, 1000, NULL, PICTURE, "sampling", \
       "sampling steps") \
     X(GUIDANCE, "guidance", REAL, "X", "4", 0, 100, NULL, PICTURE, "sampling", \
@@ -73,7 +77,10 @@ enum { RP_OPT_RUN = 1, RP_OPT_PICTURE = 2 };
     X(MODEL, "model", TEXT, "DIR", "", 0, 0, NULL, RUN, "pool", \
       "pipeline folder in diffusers' layout; default: the shipped emoji model") \
     X(THREADS, "threads", INT, "N", "", 1, 1024, NULL, RUN, "pool", \
-      "threads per rank; default: the cores this rank may use over the ranks that share them") \
+      "threads per rank; default: the cores that --bind gives this rank") \
+    X(BIND, "bind", CHOICE, "HOW", "auto", 0, 0, rp_options_bind, RUN, "pool", \
+      "auto: each rank to its share of the cores it may use, near its device; none: as the launcher left it; " \
+      "print: auto, and print the table of ranks also for one rank on a CPU") \
     X(BACKEND, "backend", CHOICE, "NAME", "auto", 0, 0, rp_options_backends, RUN, "pool", \
       "device that evaluates; see rankpool list backends") \
     X(PRECISION, "precision", CHOICE, "TYPE", "auto", 0, 0, rp_options_precisions, RUN, "pool", \
@@ -123,6 +130,7 @@ const char *rp_options_guiders(void);
 const char *rp_options_samplers(void);
 const char *rp_options_schedules(void);
 const char *rp_options_backends(void);
+const char *rp_options_bind(void);
 const char *rp_options_precisions(void);
 const char *rp_options_transports(void);
 const char *rp_options_residency(void);

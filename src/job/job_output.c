@@ -26,7 +26,7 @@ rp_status rp_job_progress(const rp_job *job, const char *phase, int step)
         .n_steps          = job->params.steps,
         .n_images         = job->params.images,
         .seconds          = seconds,
-        .steps_per_second = step > 0 && seconds > 0 ? step / seconds : 0,
+        .steps_per_second = step > job->first_step && seconds > 0 ? (step - job->first_step) / seconds : 0,
         .phase            = phase,
     };
     return job->hooks->progress(job->hooks->arg, &progress) == 0 ? RP_OK : RP_E_CANCEL;
@@ -60,9 +60,11 @@ rp_status rp_job_decode(rp_job *job)
     RP_TRY_OUT(rp_mem_new(3 * n_px, sizeof(float), "a picture", (void **)&rgb));
     for (int i = 0; i < job->params.images; i++) {
         RP_TRY_OUT(rp_mem_new(3 * n_px, 1, "a picture", (void **)&job->rgb[i]));
-        decoding d = {job, i, rgb};
+        decoding d          = {job, i, rgb};
+        const double before = rp_trace_begin(&job->pool->trace);
         RP_TRY_OUT(rp_room_run(&job->pool->pipeline, RP_ROOM_DECODE, decode, &d));
         rp_image_from_f32(rgb, job->params.height, job->params.width, job->rgb[i]);
+        rp_trace_end(&job->pool->trace, before, RP_TRACE_DECODE, (rp_trace_of){-1, -1, i, -1});
     }
     job->times.decode = rp_clock_now() - begin;
 out:
@@ -154,6 +156,7 @@ rp_status rp_job_write(rp_job *job)
     RP_TRY(rp_job_progress(job, "write", job->params.steps));
     RP_TRY(write_pictures(job));
     RP_TRY(write_latents(job));
+    RP_TRY(rp_job_trace_write(job));
     job->times.write = rp_clock_now() - begin;
     return write_report(job);
 }

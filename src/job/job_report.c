@@ -24,6 +24,10 @@ static rp_status median(const double *values, int n, double *out)
 {
     double *sorted = NULL;
 
+    *out = 0;
+    if (n == 0) {
+        return RP_OK;
+    }
     RP_TRY(rp_mem_new((size_t)n, sizeof(*sorted), "times to sort", (void **)&sorted));
     memcpy(sorted, values, (size_t)n * sizeof(*sorted));
     qsort(sorted, (size_t)n, sizeof(*sorted), compare_doubles);
@@ -54,11 +58,12 @@ static rp_status idle_times(rp_job *job)
 rp_status rp_job_medians(rp_job *job)
 {
     RP_TRY(idle_times(job));
-    RP_TRY(median(job->times.step, job->params.steps, &job->times.step_median));
-    for (int i = 0; i < 2 && i < job->params.steps; i++) {
+    const int first = job->first_step; /* those before it were in an earlier run */
+    RP_TRY(median(job->times.step + first, job->params.steps - first, &job->times.step_median));
+    for (int i = first; i < first + 2 && i < job->params.steps; i++) {
         job->times.warm += fmax(0, job->times.step[i] - job->times.step_median);
     }
-    return median(job->times.unit, job->n_evals, &job->times.unit_median);
+    return median(job->times.unit + job->first_eval, job->n_evals - job->first_eval, &job->times.unit_median);
 }
 
 /* ---- JSON */
@@ -76,7 +81,7 @@ static bool add_times(cJSON *root, const rp_job *job)
     return num(root, "open_seconds", job->pool->open_seconds) && num(root, "encode_seconds", t->encode) &&
            num(root, "sample_seconds", t->sample) && num(root, "decode_seconds", t->decode) &&
            num(root, "write_seconds", t->write) &&
-           num(root, "steps_per_second", job->params.steps / t->sample) &&
+           num(root, "steps_per_second", (job->params.steps - job->first_step) / t->sample) &&
            num(root, "step_ms", 1e3 * t->step_median) && num(root, "unit_ms", 1e3 * t->unit_median) &&
            num(root, "images_per_second", job->params.images / (t->encode + t->sample + t->decode));
 }
@@ -125,9 +130,21 @@ static bool add_idle(cJSON *root, const rp_job *job)
 
 static bool add_steps(cJSON *root, const rp_job *job)
 {
-    cJSON *steps = cJSON_CreateDoubleArray(job->times.step, job->params.steps);
+    const int first = job->first_step;
+    cJSON *steps = cJSON_CreateDoubleArray(job->times.step + first, job->params.steps - first);
 
     return steps != NULL && cJSON_AddItemToObject(root, "step_seconds", steps);
+}
+
+/* What a wave is made of: `rankpool predict` spreads the same over other numbers of ranks. */
+static bool add_wave(cJSON *root, const rp_job *job)
+{
+    const int latents[] = {job->c, job->h, job->w};
+    cJSON *shape = cJSON_CreateIntArray(latents, 3);
+    cJSON *costs = cJSON_CreateFloatArray(job->cost, job->pool->load.n_conds);
+
+    return shape != NULL && cJSON_AddItemToObject(root, "latents", shape) && costs != NULL &&
+           cJSON_AddItemToObject(root, "unit_costs", costs);
 }
 
 static bool add_ranks(cJSON *root, const rp_job *job)
@@ -140,6 +157,7 @@ static bool add_ranks(cJSON *root, const rp_job *job)
         ok = row != NULL && cJSON_AddItemToArray(ranks, row) && num(row, "rank", r) &&
              cJSON_AddStringToObject(row, "host", rp_ctrl_host(job->pool->ctrl, r)) != NULL &&
              num(row, "units", (double)job->stats[r].n_units) &&
+             num(row, "unit_seconds", job->stats[r].unit_s) && /* NaN becomes null */
              num(row, "busy_seconds", job->stats[r].busy_s) &&
              num(row, "idle_seconds", job->stats[r].idle_s) &&
              num(row, "wire_seconds", job->stats[r].wire_s);
@@ -176,7 +194,7 @@ char *rp_job_report(const rp_job *job)
         num(root, "threads_per_rank", job->pool->n_threads) &&
         cJSON_AddStringToObject(root, "transport", job->pool->xport->name) != NULL &&
         cJSON_AddStringToObject(root, "backend", job->pool->backend.ops->name) != NULL &&
-        add_device(root, job) && add_start(root, job) && add_times(root, job) && add_idle(root, job) && add_steps(root, job) && add_ranks(root, job) && add_files(root, job)) {
+        add_device(root, job) && add_start(root, job) && add_times(root, job) && add_idle(root, job) && add_steps(root, job) && add_wave(root, job) && add_ranks(root, job) && add_files(root, job)) {
         text = cJSON_Print(root);
     }
     cJSON_Delete(root);
@@ -200,6 +218,7 @@ static double rank_number(const rp_result *result, const char *name)
     } rows[] = {{"busy_seconds", s->busy_s},
                 {"idle_seconds", s->idle_s},
                 {"wire_seconds", s->wire_s},
+                {"unit_seconds", s->unit_s},
                 {"units", (double)s->n_units}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         if (strcmp(name + used, rows[i].name) == 0) {

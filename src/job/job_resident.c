@@ -74,35 +74,23 @@ static rp_status open_pool(rankpool *pool)
         .memory = {.alloc   = pool->on_device ? ops->alloc : ops->alloc_host,
                    .release = pool->on_device ? ops->release : ops->release_host,
                    .self    = pool->backend.self},
+        .trace  = &pool->trace,
     };
     return rp_pool_open(&params, &pool->pool);
 }
 
 /* ---- opening */
 
-static rp_status choose_threads(const rp_settings *settings, rankpool *pool)
-{
-    const int n_ranks = rp_ctrl_n_ranks(pool->ctrl);
-    const int me      = rp_ctrl_rank(pool->ctrl);
-    uint64_t *hashes  = NULL;
-    int n_sharing     = 0;
-
-    RP_TRY(rp_mem_new((size_t)n_ranks, sizeof(*hashes), "masks", (void **)&hashes));
-    rp_status st = rp_ctrl_allgather(pool->ctrl, &pool->topo.mask_hash, sizeof(*hashes), hashes);
-    for (int r = 0; st == RP_OK && r < n_ranks; r++) {
-        n_sharing += hashes[r] == pool->topo.mask_hash &&
-                     strcmp(rp_ctrl_host(pool->ctrl, r), rp_ctrl_host(pool->ctrl, me)) == 0;
-    }
-    pool->n_threads = (int)rp_settings_int(settings, RP_OPTION_THREADS,
-                                           rp_topo_threads(pool->topo.n_cores, n_sharing));
-    free(hashes);
-    return st;
-}
-
 static rp_status choose_transport(const rp_settings *settings, rankpool *pool)
 {
-    RP_TRY(rp_xport_choose(rp_settings_text(settings, RP_OPTION_TRANSPORT), pool->ctrl,
-                           pool->device.on_device, &pool->xport));
+    const char *name = rp_settings_text(settings, RP_OPTION_TRANSPORT);
+
+    /* NCCL refuses ranks that share a GPU, unless it is made to believe in several hosts. */
+    if (strcmp(name, "auto") == 0 && rp_settings_on(settings, RP_OPTION_ALLOW_SHARED_GPU) &&
+        pool->device.on_device && rp_ctrl_n_ranks(pool->ctrl) > 1) {
+        name = "mpi";
+    }
+    RP_TRY(rp_xport_choose(name, pool->ctrl, pool->device.on_device, &pool->xport));
     pool->on_device = pool->device.on_device &&
                       (pool->xport->on_device || rp_ctrl_n_ranks(pool->ctrl) == 1);
     return RP_OK;
@@ -181,8 +169,6 @@ static rp_status open_together(const rp_settings *settings, rankpool *pool)
     rp_job_params params;
 
     RP_TRY(rp_ctrl_agree(ctrl, rp_job_params_read(settings, &params), "reading the settings"));
-    RP_TRY(rp_ctrl_agree(ctrl, rp_topo_read(&pool->topo), "reading the topology"));
-    RP_TRY(choose_threads(settings, pool));
     RP_TRY(rp_device_open(settings, pool));
     RP_TRY(rp_ctrl_agree(ctrl, choose_transport(settings, pool), "choosing the transport"));
     RP_TRY(rp_ctrl_agree(ctrl, open_local(settings, pool), "opening the model"));
@@ -218,6 +204,7 @@ rp_status rp_resident_open(const rp_settings *settings, rankpool **out)
         return st;
     }
     pool->open_seconds = rp_clock_now() - start;
+    pool->serving      = true;
     *out               = pool;
     return RP_OK;
 }
@@ -236,6 +223,8 @@ static void free_parts(rankpool *pool)
         pool->backend.ops->close(pool->backend.self);
     }
     rp_timeline_free(&pool->timeline);
+    rp_trace_free(&pool->trace);
+    free(pool->clock_offset);
     free(pool->load.sigma);
     free(pool->load.embeds);
     free(pool->message);
@@ -248,8 +237,8 @@ void rp_resident_close(rankpool *pool)
     if (pool == NULL) {
         return;
     }
-    /* Other ranks sit in serve only once the pool is open. */
-    if (pool->pool != NULL && rp_ctrl_rank(pool->ctrl) == 0) {
+    /* Not pool->pool: it is gone after a reset that failed, and they wait all the same. */
+    if (pool->serving && rp_ctrl_rank(pool->ctrl) == 0) {
         (void)rp_resident_tell(pool, (int32_t[]){RP_MSG_STOP, (int32_t)pool->failed}, 2);
     }
     free_parts(pool);
@@ -300,6 +289,8 @@ static rp_status serve_one(rankpool *pool, size_t n_bytes, bool *stop)
         return rp_resident_reopen(pool);
     case RP_MSG_INFO:
         return rp_info_answer(pool);
+    case RP_MSG_TRACE:
+        return rp_trace_answer(pool);
     case RP_MSG_STOP:
         *stop = true;
         return (rp_status)pool->message[1];
@@ -324,8 +315,10 @@ rp_status rp_resident_serve(rankpool *pool)
         return RP_FAIL(RP_E_ARG, "rank 0 generates; only other ranks serve");
     }
     while (!stop) {
-        size_t n_bytes = 0;
+        size_t n_bytes     = 0;
+        const double begin = rp_trace_begin(&pool->trace);
         st = rp_ctrl_recv(pool->ctrl, pool->message, pool->message_bytes, &n_bytes);
+        rp_trace_end(&pool->trace, begin, RP_TRACE_WAIT, (rp_trace_of){-1, -1, -1, -1});
         if (st == RP_OK && n_bytes >= sizeof(int32_t)) {
             st = serve_one(pool, n_bytes, &stop);
         }

@@ -4,6 +4,7 @@
 #ifndef RP_JOB_RESIDENT_H
 #define RP_JOB_RESIDENT_H
 
+#include "base/trace.h"
 #include "ctrl/ctrl.h"
 #include "guide/guide.h"
 #include "job/job_pipeline.h"
@@ -19,6 +20,7 @@
 typedef struct {
     int32_t c, h, w;      /* latent */
     int32_t n_evals, n_conds, n_images;
+    int32_t trace_room;   /* spans of a rank; 0: no trace */
     int32_t n_tokens[RP_GUIDE_BRANCHES];
     float *sigma;         /* [n_evals] */
     float *embeds;        /* conditions one after the other, [sum n_tokens, cond_dim] */
@@ -27,7 +29,9 @@ typedef struct {
 
 struct rankpool {
     rp_ctrl *ctrl;
-    rp_topo topo;
+    rp_topo topo;            /* the machine, and the launcher's mask */
+    rp_topo_place place;     /* what this rank has of it (job_bind.c) */
+    bool show_ranks;         /* --bind print */
     int n_threads;
     rp_backend backend;
     rp_device_info device;
@@ -39,10 +43,13 @@ struct rankpool {
     rp_pool *pool;
     rp_job_load load;
     rp_timeline timeline;    /* of this rank's units in the current job */
+    rp_trace trace;          /* of this rank in the current job */
+    double *clock_offset;    /* rank 0, with a trace: [n_ranks] what to add to a rank's clock */
     double open_seconds, connect_seconds, share_seconds; /* all of opening; transport; weights */
     size_t weights_bytes;    /* of the denoiser, on the device */
     int32_t *message;        /* receive buffer of a serving rank */
     size_t message_bytes;
+    bool serving;            /* opened: the other ranks wait for messages, and need a STOP */
     rp_status failed;        /* status that ended the pool, sent with STOP */
 };
 
@@ -51,6 +58,7 @@ enum {
     RP_MSG_LOAD = 2, /* a job: header below, then broadcasts; ends in agreement */
     RP_MSG_RESET,    /* close the pool and open it again; ends in agreement */
     RP_MSG_INFO,     /* rp_info: a gather follows */
+    RP_MSG_TRACE,    /* gathers of spans follow, and tracing ends */
     RP_MSG_STOP      /* {RP_MSG_STOP, status}: serve returns that status */
 };
 
@@ -77,8 +85,15 @@ rp_status rp_load_reserve(rp_job_load *load, size_t n_sigma, size_t n_embeds);
 /* Set the model and the pool's slots up from pool->load; also after a reset. Local. */
 rp_status rp_load_apply(rankpool *pool);
 
+/* job_trace.c, when a job is loaded. Room for its spans, or no trace; local. RP_E_NOMEM. Then, with a trace,
+ * collective: how far the ranks' clocks are from rank 0's. */
+rp_status rp_trace_prepare(rankpool *pool);
+rp_status rp_trace_align(rankpool *pool);
+rp_status rp_trace_answer(rankpool *pool); /* a serving rank's part of RP_MSG_TRACE */
+
 /* The text of rp_info; NULL pool: this build and machine only. */
 char *rp_info_text(rankpool *pool);
 rp_status rp_info_answer(rankpool *pool); /* a serving rank's part */
+char *rp_ranks_text(rankpool *pool);      /* its table of the ranks alone; see rp_ranks */
 
 #endif

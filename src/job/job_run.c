@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "job/job_room.h"
+#include "weights/safetensors.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -87,9 +88,11 @@ static rp_status denoise(void *arg, int eval, const float *x, float *velocity)
     const rp_rank_stats before = own_stats(job);
     RP_TRY(eval_wave(job, step, eval, n_units, x));
     job->times.unit[eval] = seconds_per_unit(&before, own_stats(job));
+    const double begin = rp_trace_begin(&job->pool->trace);
     for (int image = 0; image < job->params.images; image++) {
         merge_image(job, image, n_branches, velocity);
     }
+    rp_trace_end(&job->pool->trace, begin, RP_TRACE_MERGE, (rp_trace_of){step, -1, -1, -1});
     return RP_OK;
 }
 
@@ -134,6 +137,7 @@ static rp_status load_ranks(rp_job *job)
     load->w        = job->w;
     load->n_evals  = job->n_evals;
     load->n_images = job->params.images;
+    load->trace_room = rp_job_trace_room(job);
     for (int i = 0; i < load->n_conds; i++) {
         job->cost[i] = p->denoiser->cost(p->denoiser_self, load->n_tokens[i], job->h, job->w);
     }
@@ -172,15 +176,21 @@ static rp_status sample(rp_job *job)
         RP_TRY(rp_resident_reset(job->pool));
     }
     rp_job_loop_begin(job);
-    for (int step = 0, eval = 0; step < job->params.steps; step++) {
+    RP_TRY(rp_checkpoint_restore(job));
+    for (int step = job->first_step, eval = job->first_eval; step < job->params.steps; step++) {
         const double begin = rp_clock_now();
         RP_TRY(sampler->step(&state, step, eval));
+        rp_trace_end(&job->pool->trace, begin, RP_TRACE_SAMPLE, (rp_trace_of){step, -1, -1, -1});
         while (eval < job->n_evals && job->eval_step[eval] == step) {
             eval++;
         }
         job->times.step[step] = rp_clock_now() - begin;
         RP_TRY(show_latents(job, step));
-        RP_TRY(rp_job_progress(job, "sample", step + 1));
+        const rp_status st = rp_job_progress(job, "sample", step + 1);
+        if (st == RP_E_CANCEL) {
+            rp_checkpoint_save(job, step + 1);
+        }
+        RP_TRY(st);
     }
     RP_TRY(rp_job_loop_fetch(job));
     job->times.sample = rp_clock_now() - job->started;
@@ -221,6 +231,7 @@ static void free_job(rp_job *job)
     free(job->times.unit);
     free(job->x);
     rp_job_loop_close(job);
+    rp_safetensors_close(job->resume);
     free(job->units);
     free(job->stats);
 }
@@ -263,7 +274,7 @@ static rp_status hand_over(rp_job *job, rp_result **out)
         .connect_seconds  = job->pool->connect_seconds,
         .share_seconds    = job->pool->share_seconds,
         .share_gb         = (double)job->pool->weights_bytes * 1e-9,
-        .steps_per_second = job->params.steps / job->times.sample,
+        .steps_per_second = (job->params.steps - job->first_step) / job->times.sample,
         .n_ranks          = rp_ctrl_n_ranks(job->pool->ctrl),
         .stats            = job->stats,
     };
@@ -311,6 +322,9 @@ rp_status rp_job_run(rankpool *pool, const rp_settings *settings, const rp_hooks
     }
     if (st == RP_OK) {
         st = run_stages(&job);
+    }
+    if (st == RP_OK) {
+        rp_checkpoint_remove(&job);
     }
     job.times.total = rp_clock_now() - begin;
     if (st == RP_OK && result_out != NULL) {

@@ -328,6 +328,8 @@ rp_status rp_job_params_read(const rp_settings *s, rp_job_params *out)
         .latents_in    = s->text[RP_OPTION_LATENTS_IN],
         .latents_out   = s->text[RP_OPTION_LATENTS_OUT],
         .report        = s->text[RP_OPTION_REPORT],
+        .trace         = s->text[RP_OPTION_TRACE],
+        .checkpoint    = s->text[RP_OPTION_CHECKPOINT],
         .seed          = strtoull(s->text[RP_OPTION_SEED], NULL, 10),
         .images        = (int)rp_settings_int(s, RP_OPTION_IMAGES, 1),
         .width         = (int)rp_settings_int(s, RP_OPTION_WIDTH, 0),

@@ -20,7 +20,7 @@ struct rp_settings {
 /* Typed values; text is borrowed from the settings. */
 typedef struct {
     const char *prompt, *negative, *system_prompt;
-    const char *out, *latents_in, *latents_out, *report;
+    const char *out, *latents_in, *latents_out, *report, *trace, *checkpoint;
     uint64_t seed;
     int images, width, height; /* width, height: 0 for the model's own */
     int steps, max_tokens, prompt_tokens;

@@ -87,7 +87,10 @@ rp_status rp_job_check(rp_job *job)
     if (p->report[0] != '\0') {
         RP_TRY(rp_outfile_check(p->report, p->overwrite));
     }
-    return RP_OK;
+    if (p->trace[0] != '\0') {
+        RP_TRY(rp_outfile_check(p->trace, p->overwrite));
+    }
+    return rp_checkpoint_find(job);
 }
 
 /* ---- latents */

@@ -9,6 +9,7 @@
 #ifndef RP_POOL_H
 #define RP_POOL_H
 
+#include "base/trace.h"
 #include "ctrl/ctrl.h"
 #include "xport/xport.h"
 
@@ -39,12 +40,14 @@ typedef struct {
     rp_unit_fn eval;
     void *arg;
     rp_pool_memory memory;
+    rp_trace *trace; /* borrowed; NULL: none */
 } rp_pool_params;
 
 /* What one rank did since rp_pool_plan. busy: evaluating; wire: inside transfers; idle: waiting for
- * work or, on rank 0, for the others. */
+ * work or, on rank 0, for the others. unit: what an average unit of the last wave takes here by the
+ * moving median since rp_pool_open, NaN while it is not known. */
 typedef struct {
-    double busy_s, wire_s, idle_s;
+    double busy_s, wire_s, idle_s, unit_s;
     int64_t n_units;
 } rp_rank_stats;
 
@@ -71,7 +74,7 @@ rp_status rp_pool_broadcast(rp_pool *pool, void *bytes, size_t n_bytes);
 rp_status rp_pool_plan(rp_pool *pool, int n_units, int n_inputs, size_t in_bytes, size_t out_bytes);
 
 /*
- * Rank 0: one wave.
+ * Rank 0: one wave. Ranks that were slower in the waves before get less (pool_speed.h).
  *   step    for messages;  eval  handed to the evaluation
  *   inputs  [n_inputs][in_bytes] contiguous;  outputs  [n_units][out_bytes] contiguous, in the
  * order of units whatever rank did them The status of the first failed unit, logged once with host,

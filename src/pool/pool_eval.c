@@ -99,9 +99,11 @@ static void run_own(rp_pool *pool, rp_pool_head head, const rp_unit *units,
     }
     /* Held like the errors of other ranks, so that a failed unit gives the same one line anywhere.
      */
+    const double busy = pool->stats[0].busy_s;
     rp_log_hold(true);
-    rp_pool_run(pool, head.eval, pool->tasks, n, &pool->stats[0], reply);
+    rp_pool_run(pool, &head, pool->tasks, n, &pool->stats[0], reply);
     rp_log_hold(false);
+    pool->wave_busy[0] = pool->stats[0].busy_s - busy;
 }
 
 static bool has_units(const rp_pool *pool, int n_units, int rank)
@@ -136,6 +138,7 @@ static rp_status collect_replies(rp_pool *pool, int n_units, rp_pool_reply *wors
             continue;
         }
         RP_TRY(rp_ctrl_wait_reply(pool->params.ctrl, rank, &reply, sizeof(reply)));
+        pool->wave_busy[rank] = reply.busy_s - pool->stats[rank].busy_s;
         pool->stats[rank].busy_s = reply.busy_s;
         pool->stats[rank].wire_s = reply.wire_s;
         pool->stats[rank].n_units = reply.n_units;
@@ -159,6 +162,18 @@ static rp_status finish_gather(rp_pool *pool)
     return RP_OK;
 }
 
+/* For the placements of the next waves. */
+static void learn(rp_pool *pool, const rp_unit *units, int n_units)
+{
+    double cost = 0;
+
+    for (int i = 0; i < n_units; i++) {
+        cost += units[i].cost;
+    }
+    pool->unit_cost = n_units > 0 ? cost / n_units : 0;
+    rp_speed_learn(&pool->speed, units, n_units, pool->rank_of, pool->wave_busy);
+}
+
 rp_status rp_pool_eval(rp_pool *pool, int step, int eval, const rp_unit *units, int n_units,
                        const void *inputs, void *outputs)
 {
@@ -168,13 +183,19 @@ rp_status rp_pool_eval(rp_pool *pool, int step, int eval, const rp_unit *units, 
     int rank = 0;
 
     RP_TRY(check_wave(pool, units, n_units));
-    rp_pool_assign(units, n_units, NULL, rp_ctrl_n_ranks(ctrl), pool->rank_of);
+    rp_speed_place(&pool->speed, units, n_units, pool->rank_of, pool->trial);
+    double begin = rp_trace_begin(pool->params.trace);
     RP_TRY(scatter(pool, head, units, inputs));
+    rp_pool_trace(pool, begin, RP_TRACE_SCATTER, &head);
     RP_TRY(start_gather(pool, n_units, outputs));
     run_own(pool, head, units, inputs, outputs, &worst);
+    begin = rp_trace_begin(pool->params.trace);
     RP_TRY(collect_replies(pool, n_units, &worst, &rank));
+    rp_pool_trace(pool, begin, RP_TRACE_WAIT, &head);
     rp_log_hold(worst.status != RP_OK); /* a transfer that fails now has failed because of it */
+    begin = rp_trace_begin(pool->params.trace);
     const rp_status st = finish_gather(pool);
+    rp_pool_trace(pool, begin, RP_TRACE_GATHER, &head);
     rp_log_hold(false);
     if (worst.status != RP_OK && worst.status != RP_E_PEER) {
         const rp_unit *unit = &units[worst.failed];
@@ -183,5 +204,8 @@ rp_status rp_pool_eval(rp_pool *pool, int step, int eval, const rp_unit *units, 
                  (int)unit->cond, worst.text);
         return (rp_status)worst.status;
     }
-    return st != RP_OK ? st : (rp_status)worst.status;
+    RP_TRY(st);
+    RP_TRY((rp_status)worst.status);
+    learn(pool, units, n_units);
+    return RP_OK;
 }

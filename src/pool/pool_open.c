@@ -6,6 +6,7 @@
 #include "base/log.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,18 +15,32 @@ size_t rp_pool_message_bytes(int n_units)
     return sizeof(rp_pool_head) + (size_t)n_units * sizeof(rp_pool_item);
 }
 
+static void free_pool(rp_pool *pool)
+{
+    rp_speed_free(&pool->speed);
+    free(pool->wave_busy);
+    free(pool->stats);
+    free(pool);
+}
+
 static rp_status new_pool(const rp_pool_params *params, rp_pool **out)
 {
+    const int n_ranks = rp_ctrl_n_ranks(params->ctrl);
     rp_pool *pool = calloc(1, sizeof(*pool));
 
     if (pool == NULL) {
         return RP_FAIL(RP_E_NOMEM, "no memory for the pool");
     }
     pool->params = *params;
-    pool->stats = calloc((size_t)rp_ctrl_n_ranks(params->ctrl), sizeof(*pool->stats));
-    if (pool->stats == NULL) {
-        free(pool);
-        return RP_FAIL(RP_E_NOMEM, "no memory for the pool");
+    pool->stats = calloc((size_t)n_ranks, sizeof(*pool->stats));
+    pool->wave_busy = calloc((size_t)n_ranks, sizeof(*pool->wave_busy));
+    rp_status st = rp_speed_new(n_ranks, &pool->speed);
+    if (st == RP_OK && (pool->stats == NULL || pool->wave_busy == NULL)) {
+        st = RP_FAIL(RP_E_NOMEM, "no memory for the pool");
+    }
+    if (st != RP_OK) {
+        free_pool(pool);
+        return st;
     }
     *out = pool;
     return RP_OK;
@@ -66,11 +81,12 @@ static void release_slots(rp_pool *pool)
 static void free_tables(rp_pool *pool)
 {
     free(pool->rank_of);
+    free(pool->trial);
     free(pool->slot_of);
     free(pool->xfers);
     free(pool->tasks);
     free(pool->message);
-    pool->rank_of = pool->slot_of = NULL;
+    pool->rank_of = pool->trial = pool->slot_of = NULL;
     pool->xfers = NULL;
     pool->tasks = NULL;
     pool->message = NULL;
@@ -87,8 +103,7 @@ void rp_pool_close(rp_pool *pool)
     }
     release_slots(pool);
     free_tables(pool);
-    free(pool->stats);
-    free(pool);
+    free_pool(pool);
 }
 
 rp_status rp_pool_broadcast(rp_pool *pool, void *bytes, size_t n_bytes)
@@ -125,12 +140,13 @@ static rp_status grow_tables(rp_pool *pool, int n_units, int n_inputs)
     }
     free_tables(pool);
     pool->rank_of = calloc((size_t)units, sizeof(*pool->rank_of));
+    pool->trial = calloc((size_t)units, sizeof(*pool->trial));
     pool->slot_of = calloc((size_t)inputs, sizeof(*pool->slot_of));
     pool->xfers = calloc((size_t)units, sizeof(*pool->xfers));
     pool->tasks = calloc((size_t)units, sizeof(*pool->tasks));
     pool->message = calloc(1, rp_pool_message_bytes(units));
-    if (pool->rank_of == NULL || pool->slot_of == NULL || pool->xfers == NULL ||
-        pool->tasks == NULL || pool->message == NULL) {
+    if (pool->rank_of == NULL || pool->trial == NULL || pool->slot_of == NULL ||
+        pool->xfers == NULL || pool->tasks == NULL || pool->message == NULL) {
         free_tables(pool);
         return RP_FAIL(RP_E_NOMEM, "no memory for waves of %d units", units);
     }
@@ -185,7 +201,9 @@ void rp_pool_stats(const rp_pool *pool, rp_rank_stats *stats)
 
     assert(rp_ctrl_rank(pool->params.ctrl) == 0);
     for (int r = 0; r < n_ranks; r++) {
+        const double pace = rp_pace_median(&pool->speed.pace[r]);
         stats[r] = pool->stats[r];
+        stats[r].unit_s = pace > 0 ? pace * pool->unit_cost : NAN;
         if (r > 0) {
             /* From the plan to the end of the last wave, a rank that was neither of these waited.
              */

@@ -4,6 +4,7 @@
 #define RP_POOL_STATE_H
 
 #include "pool/pool.h"
+#include "pool/pool_speed.h"
 
 #include <stdbool.h>
 
@@ -49,9 +50,14 @@ struct rp_pool {
     double plan_s, wave_s; /* when planned; end of the last wave */
     rp_rank_stats *stats;  /* [n_ranks] on rank 0; elsewhere only stats[0] is used, for this rank */
 
+    /* Rank 0, from open to close: a pace is per cost, whatever the shape. */
+    rp_speed speed;
+    double *wave_busy; /* [n_ranks] of the last wave */
+    double unit_cost;  /* mean of the last wave's units */
+
     /* [capacity] units; rank 0 also sends from `message` */
     int capacity, inputs_capacity;
-    int *rank_of, *slot_of; /* [capacity], [inputs_capacity] */
+    int *rank_of, *trial, *slot_of; /* [capacity] twice, [inputs_capacity] */
     rp_xfer *xfers;
     rp_pool_task *tasks;
     unsigned char *message;
@@ -61,10 +67,13 @@ struct rp_pool {
     size_t in_room, out_room;
 };
 
-/* Evaluate tasks in order and stop at the first failure, whose text is kept, not printed. Fills
- * status, failed and text of the reply; counts into stats. */
-void rp_pool_run(const rp_pool *pool, int eval, const rp_pool_task *tasks, int n,
+/* Evaluate tasks of a wave in order and stop at the first failure, whose text is kept, not printed.
+ * Fills status, failed and text of the reply; counts into stats. */
+void rp_pool_run(const rp_pool *pool, const rp_pool_head *head, const rp_pool_task *tasks, int n,
                  rp_rank_stats *stats, rp_pool_reply *reply);
+
+/* A span of the wave from `begin` to now. */
+void rp_pool_trace(const rp_pool *pool, double begin, rp_trace_what what, const rp_pool_head *head);
 
 /* One whole group, its time counted into stats->wire_s. */
 rp_status rp_pool_move(const rp_pool *pool, int n, rp_rank_stats *stats);

@@ -8,7 +8,23 @@
 #include <stdio.h>
 #include <string.h>
 
-void rp_pool_run(const rp_pool *pool, int eval, const rp_pool_task *tasks, int n,
+void rp_pool_trace(const rp_pool *pool, double begin, rp_trace_what what, const rp_pool_head *head)
+{
+    rp_trace_end(pool->params.trace, begin, what, (rp_trace_of){head->step, -1, -1, -1});
+}
+
+static rp_status run_task(const rp_pool *pool, const rp_pool_head *head, const rp_pool_task *task)
+{
+    const double begin = rp_trace_begin(pool->params.trace);
+    const rp_unit *unit = &task->item.unit;
+    const rp_status st = pool->params.eval(pool->params.arg, unit, head->eval, task->in, task->out);
+
+    rp_trace_end(pool->params.trace, begin, RP_TRACE_UNIT,
+                 (rp_trace_of){head->step, task->item.index, unit->input, unit->cond});
+    return st;
+}
+
+void rp_pool_run(const rp_pool *pool, const rp_pool_head *head, const rp_pool_task *tasks, int n,
                  rp_rank_stats *stats, rp_pool_reply *reply)
 {
     const double start = rp_clock_now();
@@ -18,10 +34,9 @@ void rp_pool_run(const rp_pool *pool, int eval, const rp_pool_task *tasks, int n
     reply->text[0] = '\0';
     reply->failed = -1;
     for (int i = 0; i < n && st == RP_OK; i++) {
-        const rp_pool_task *task = &tasks[i];
-        st = pool->params.eval(pool->params.arg, &task->item.unit, eval, task->in, task->out);
+        st = run_task(pool, head, &tasks[i]);
         if (st != RP_OK) {
-            reply->failed = task->item.index;
+            reply->failed = tasks[i].item.index;
             rp_log_take(reply->text, sizeof(reply->text));
         }
         stats->n_units += st == RP_OK;
@@ -141,10 +156,14 @@ rp_status rp_pool_serve_wave(rp_pool *pool, const void *message, size_t n_bytes)
 
     RP_TRY(read_head(pool, message, n_bytes, &head));
     RP_TRY(read_items(pool, message, head.n_mine, &n_xfers));
+    double begin = rp_trace_begin(pool->params.trace);
     RP_TRY(fetch_inputs(pool, n_xfers));
-    rp_pool_run(pool, head.eval, pool->tasks, head.n_mine, &pool->stats[0], &reply);
+    rp_pool_trace(pool, begin, RP_TRACE_SCATTER, &head);
+    rp_pool_run(pool, &head, pool->tasks, head.n_mine, &pool->stats[0], &reply);
 
+    begin = rp_trace_begin(pool->params.trace);
     const rp_status st = send_outputs(pool, head.n_mine, &reply);
+    rp_pool_trace(pool, begin, RP_TRACE_GATHER, &head);
     /* Rank 0 knows why this rank's device does nothing any more, and ends the pool. */
     return st == RP_E_CUDA && reply.status == RP_E_CUDA ? RP_E_PEER : st;
 }

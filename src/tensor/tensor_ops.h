@@ -13,8 +13,9 @@
  *     borrowed.
  *   - An op returns nothing: the first failure is kept inside and returned by the next sync().
  *   - `out` may alias an input only where it says so.
- *   - No op allocates after reserve(). Same bits for any number of threads: work is cut into pieces
- *     whose size does not depend on the thread count, and a piece is computed by one thread.
+ *   - No op allocates after reserve(), or on a GPU after the first run of its shape. Same bits for
+ *     any number of threads: work is cut into pieces whose size does not depend on the thread
+ *     count, and a piece is computed by one thread.
  *
  * Adding a backend: backend_<name>.c with one table, one line in backend_list.c.
  */
@@ -88,6 +89,8 @@ typedef struct rp_backend_ops {
     bool (*usable)(void);         /* could open() work on this machine? No side effects. */
     int (*n_devices)(void);       /* that this process sees; the CPU counts 1 */
     const char *(*why_not)(void); /* when not usable: the cause, as a clause. Static storage */
+    /* Device's PCI address before open(), as in rp_device_info; "" for the CPU and where nobody knows. */
+    void (*pci)(int device, char *out, size_t n_out);
     void (*info)(void *self, rp_device_info *out);
 
     /* *self_out on success only; RP_E_NOMEM, RP_E_UNSUP. */
@@ -119,8 +122,8 @@ typedef struct rp_backend_ops {
     void (*get)(void *self, void *host, const void *src, size_t n_bytes);
     void (*copy)(void *self, void *dst, const void *src, size_t n_bytes);
     /* The next weights are these n, by shape and type: room for all of them at once, so that
-     * weights that follow each other lie side by side. RP_E_NOMEM says what is missing. May be left
-     * out. */
+     * weights that follow each other lie side by side. RP_E_NOMEM says what is missing. The call may
+     * be left out. */
     rp_status (*weights_begin)(void *self, rp_tensor *const *host, size_t n);
     /* Where the weights since weights_begin() lie, as one piece of memory of *n_bytes; NULL and 0
      * where they are borrowed. */

@@ -1,32 +1,34 @@
 /*
- * topo.h - what this process may run on: cores, their names, the machine (hwloc).
+ * topo.h - the machine (hwloc), what this process may run on, and binding it to what topo_plan.h
+ * says.
  */
 #ifndef RP_TOPO_H
 #define RP_TOPO_H
 
+#include "topo/topo_plan.h"
+
 #include <rankpool/status.h>
 
-#include <stdint.h>
-
 typedef struct {
-    int n_cores;         /* cores with at least one hardware thread that this process may use */
-    int n_threads;       /* hardware threads that it may use */
-    int n_machine_cores; /* cores of the machine */
-    int n_numa;          /* NUMA nodes of the machine */
-    uint64_t mask_hash;  /* equal for processes with the same mask */
-    char cores[96];      /* "0-3,8" hardware threads, by the system's numbers */
-    char cpu[96];        /* processor model, "" if unknown */
+    int n_cores;                  /* cores with a hardware thread that this process may use */
+    int n_machine_cores;          /* cores of the machine */
+    int n_numa;                   /* NUMA nodes of the machine */
+    char mask[RP_TOPO_SET_BYTES]; /* "0-3,8" hardware threads that it may use; "" if too many to
+                                     write */
+    char cpu[96];                 /* processor model, "" if unknown */
 } rp_topo;
 
-/* Read the launcher's mask of this process and the machine. RP_E_UNSUP when hwloc cannot (logged). */
-rp_status rp_topo_read(rp_topo *out);
+/* This machine, or the one of an hwloc XML file (2.x) when `xml` is not NULL. RP_E_UNSUP when hwloc
+ * cannot read it (logged). Close it with rp_topo_close (NULL is allowed). */
+rp_status rp_topo_open(const char *xml, rp_topo_machine **out);
+void rp_topo_close(rp_topo_machine *machine);
 
-/* Narrow this process to the cores near a PCI device ("0000:1b:00.0") and prefer their memory, within the
- * launcher's mask, and bring *topo up to date. Stays as it is where the machine does not tell, or where
- * no core of the mask is near. */
-void rp_topo_bind_near(const char *pci, rp_topo *topo);
+/* The launcher's mask of this process. RP_E_UNSUP when hwloc cannot tell (logged). */
+rp_status rp_topo_read(const rp_topo_machine *machine, rp_topo *out);
 
-/* Threads for one of n_sharing ranks that share a mask of n_cores: at least 1. Pure. */
-int rp_topo_threads(int n_cores, int n_sharing);
+/* Bind this process, with the threads it has and will have, to the hardware threads of `place`, and
+ * prefer the memory of their NUMA node if it is one. A machine that refuses is told of by a
+ * warning. */
+void rp_topo_bind(const rp_topo_machine *machine, const rp_topo_place *place);
 
 #endif

@@ -196,6 +196,9 @@ rp_status rp_nccl_group(rp_nccl_comm *c, const rp_xfer *xfers, int n)
 {
     ncclResult_t first = ncclGroupStart();
 
+    if (first != ncclSuccess) {
+        return called(c, first, "ncclGroupStart", true);
+    }
     for (int i = 0; i < n; i++) {
         const rp_xfer *x = &xfers[i];
         const ncclResult_t code =

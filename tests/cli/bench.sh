@@ -7,8 +7,8 @@ t "medians and ranks are printed, and no picture is written"
 run "$rankpool" bench "${quick[@]}" --repeat 3 --json numbers.json
 expect_exit 0
 expect_silent stderr
-expect_in_stdout "\"red heart\", 32x32, 2 steps" "1 warm-up, 3 timed" "it/s" "start-up" "rank   busy   idle   wire"
-grep -qE '^ +0 +[0-9.]+% +[0-9.]+% +[0-9.]+% +12$' stdout || fail "rank 0 should have 2 units x 2 steps x 3 jobs"
+expect_in_stdout "\"red heart\", 32x32, 2 steps" "1 warm-up, 3 timed" "it/s" "start-up" "rank   busy   idle   wire   units  ms/unit"
+grep -qE '^ +0 +[0-9.]+% +[0-9.]+% +[0-9.]+% +12 +[0-9.]+$' stdout || fail "rank 0 should have 2 units x 2 steps x 3 jobs"
 [ -z "$(ls -- *.png 2>/dev/null)" ] || fail "a picture was written"
 if command -v python3 >/dev/null; then
     run python3 -c 'import json; n = json.load(open("numbers.json")); r = n["runs"][0]
@@ -145,7 +145,7 @@ if have_mpi; then
     expect_exit 0
     expect_in_stdout "2 ranks"
     ranks 2 bench "${quick[@]}" --repeat 2 --warmup 0
-    [ "$(grep -cE '^ +[01] +[0-9.]+% +[0-9.]+% +[0-9.]+% +4$' stdout)" = 2 ] || fail "each rank should have 4 units"
+    [ "$(grep -cE '^ +[01] +[0-9.]+% +[0-9.]+% +[0-9.]+% +4 +[0-9.]+$' stdout)" = 2 ] || fail "each rank should have 4 units"
 else
     skip "no MPI"
 fi

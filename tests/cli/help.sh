@@ -12,7 +12,7 @@ expect_in_stderr "Usage: rankpool" "rankpool help"
 t "the overview names every command"
 run "$rankpool" help
 expect_exit 0
-for command in sample batch bench info list; do
+for command in sample batch bench predict info list; do
     expect_in_stdout "  $command "
 done
 cp stdout overview
@@ -24,7 +24,7 @@ run "$rankpool" --version
 expect_exit 0
 expect_in_stdout "rankpool $(sed -nE 's/^#define RP_VERSION  *"(.*)"/\1/p' "$root/include/rankpool/rankpool.h")"
 
-for command in sample batch bench info list; do
+for command in sample batch bench predict info list; do
     t "help of $command: fits, has examples, exit codes, and every option is in the manual page"
     run "$rankpool" $command --help
     expect_exit 0

@@ -20,7 +20,7 @@ BEGIN {
     home("^mpi\\.h$", "^src/(ctrl/ctrl_mpi|xport/xport_(mpi|alarm))\\.c$")
     home("^hwloc(/.*)?\\.h$", "^src/topo/")
     home("^png\\.h$", "^src/image/")
-    home("cJSON\\.h$", "^src/(weights|job)/")
+    home("cJSON\\.h$", "^src/(weights/|job/|cli/cli_predict_report\\.c$)")
     home("^xxhash\\.h$", "^src/(base|weights|text|model|job)/")
     home("^(cblas|openblas.*)\\.h$", "^src/tensor/cpu/")
     home("^sentencepiece", "^src/text/")

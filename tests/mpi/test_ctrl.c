@@ -42,6 +42,7 @@ static void places_are_as_the_launcher_gave_them(void **state)
     assert_int_equal(gethostname(host, sizeof(host) - 1), 0);
     ok = g_rank == (rank != NULL ? atoi(rank) : 0) && g_n == (n != NULL ? atoi(n) : 1);
     ok = ok && rp_ctrl_n_local(g_ctrl) == g_n && rp_ctrl_local_rank(g_ctrl) == g_rank;
+    ok = ok && rp_ctrl_node(g_ctrl, 0) == rp_ctrl_node(g_ctrl, g_n - 1);
     for (int r = 0; r < g_n; r++) {
         ok = ok && strcmp(rp_ctrl_host(g_ctrl, r), host) == 0;
     }

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_UNITS = 9, MAX_INPUTS = 4, IN_ELEMS = 5000, OUT_ELEMS = 4000, MSG_STOP = 2 };
+enum { MAX_UNITS = 12, MAX_INPUTS = 4, IN_ELEMS = 5000, OUT_ELEMS = 4000, MSG_STOP = 2 };
 
 static rp_ctrl *g_ctrl;
 static int g_rank, g_n;
@@ -65,7 +65,7 @@ REPLACED void *aligned_alloc(size_t align, size_t n)
  * model */
 
 static int g_fail_cond = -1, g_fail_eval = -1, g_fail_silently;
-static unsigned g_busy_us;
+static unsigned g_busy_us; /* of a unit */
 
 static void predict(const float *in, int cond, int eval, float *out)
 {
@@ -415,13 +415,84 @@ static void stats_add_up(void **state)
         ok = right_wave(pool, 1, 1, 0);
         stop_serving();
         rp_pool_stats(pool, stats);
-        ok = stats[0].n_units == 1 && ok;
-        for (int r = 1; r < g_n; r++) {
-            ok = stats[r].n_units == 0 && stats[r].busy_s == 0 && stats[r].idle_s > 0 && ok;
+        int n_units = 0; /* which rank has it depends on how fast they were before */
+        for (int r = 0; r < g_n; r++) {
+            n_units += (int)stats[r].n_units;
+            ok = (stats[r].n_units == 1 || (stats[r].busy_s < 1e-3 && stats[r].idle_s > 0)) && ok;
         }
+        ok = n_units == 1 && ok;
     } else {
         ok = serve(pool) == RP_OK;
     }
+    rp_pool_close(pool);
+    mpt_assert_all(ok);
+}
+
+/* The least that the slowest share can be, in units of time of a fast rank, by trying: rank 1 takes
+ * two for a unit, the others one. */
+static int best_makespan(int n_units, int n_ranks)
+{
+    for (int t = 1;; t++) {
+        if (n_ranks * t - (n_ranks > 1 ? t - t / 2 : 0) >= n_units) {
+            return t;
+        }
+    }
+}
+
+/* Rank 0: one wave of equal units with the right outputs; how long the slowest share was. */
+static int wave_makespan(rp_pool *pool, int eval, bool *ok)
+{
+    static float want[OUT_ELEMS];
+    rp_unit units[MAX_UNITS];
+    rp_rank_stats before[16], after[16];
+    int longest = 0;
+
+    for (int i = 0; i < MAX_UNITS; i++) {
+        units[i] = (rp_unit){.input = i % MAX_INPUTS, .cond = i, .cost = 3.0f};
+    }
+    rp_pool_stats(pool, before);
+    *ok = rp_pool_eval(pool, eval, eval, units, MAX_UNITS, g_in, g_out) == RP_OK && *ok;
+    rp_pool_stats(pool, after);
+    for (int i = 0; i < MAX_UNITS; i++) {
+        predict(g_in[units[i].input], i, eval, want);
+        *ok = memcmp(want, g_out[i], sizeof(want)) == 0 && *ok;
+    }
+    for (int r = 0; r < g_n; r++) {
+        const int n = (int)(after[r].n_units - before[r].n_units) * (r == 1 ? 2 : 1);
+        longest = n > longest ? n : longest;
+    }
+    return longest;
+}
+
+/* How the units are shared is looked at, not the clock: until it is right in three waves one after
+ * the other. */
+static void a_rank_half_as_fast_gets_half_as_much(void **state)
+{
+    (void)state;
+    enum { WAVES = 60, US = 4000 };
+    rp_pool *pool = open_pool();
+    bool ok = pool != NULL && plan(pool, MAX_UNITS, MAX_INPUTS);
+    rp_rank_stats stats[16];
+    int first = 0, last = 0, n_right = 0, n_waves = 1;
+
+    mpt_assert_all(ok && g_n <= 16);
+    g_busy_us = g_rank == 1 ? 2 * US : US;
+    if (g_rank == 0) {
+        first = wave_makespan(pool, 0, &ok);
+        for (; n_waves < WAVES && n_right < 3; n_waves++) {
+            last = wave_makespan(pool, n_waves, &ok);
+            n_right = last <= 1.1 * best_makespan(MAX_UNITS, g_n) ? n_right + 1 : 0;
+        }
+        stop_serving();
+        rp_pool_stats(pool, stats);
+        print_message("%d ranks: longest share %d, after %d waves %d; best %d\n", g_n, first,
+                      n_waves, last, best_makespan(MAX_UNITS, g_n));
+        ok = n_right == 3 && (g_n == 1 || first > last) && ok;
+        ok = (stats[0].unit_s >= US * 1e-6 || g_n == 1) && ok; /* alone it is right at once */
+    } else {
+        ok = serve(pool) == RP_OK && ok;
+    }
+    g_busy_us = 0;
     rp_pool_close(pool);
     mpt_assert_all(ok);
 }
@@ -523,6 +594,7 @@ int main(void)
         cmocka_unit_test(of_several_failures_the_first_unit_is_told),
         cmocka_unit_test(waves_allocate_nothing),
         cmocka_unit_test(stats_add_up),
+        cmocka_unit_test(a_rank_half_as_fast_gets_half_as_much),
         cmocka_unit_test(bad_plans_and_waves_are_refused),
         cmocka_unit_test(opening_a_hundred_times_leaks_nothing),
     };

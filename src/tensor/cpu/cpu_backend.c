@@ -33,6 +33,14 @@ static bool cpu_picture_rows(void *self)
     return false;
 }
 
+static void cpu_pci(int device, char *out, size_t n_out)
+{
+    (void)device;
+    if (n_out > 0) {
+        out[0] = '\0';
+    }
+}
+
 static void cpu_info(void *self, rp_device_info *out)
 {
     (void)self;
@@ -198,6 +206,7 @@ const rp_backend_ops rp_backend_cpu = {
     .usable = cpu_usable,
     .n_devices = cpu_n_devices,
     .why_not = cpu_why_not,
+    .pci = cpu_pci,
     .info = cpu_info,
     .open = cpu_open,
     .close = cpu_close,

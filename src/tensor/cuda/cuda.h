@@ -114,6 +114,7 @@ static inline rp_cuda_view rp_cuda_weight_view(const rp_tensor *w)
 int rp_cuda_n_devices(void);
 const char *rp_cuda_why_not(void);
 bool rp_cuda_usable(void);
+void rp_cuda_pci(int device, char *out, size_t n_out);
 void rp_cuda_info(void *self, rp_device_info *out);
 void rp_cuda_uuid_text(const cudaUUID_t *uuid, char *out, size_t n_out);
 /* Element type for a precision on this device. RP_E_UNSUP. */

@@ -213,7 +213,9 @@ static bool sdpa_broken(size_t version)
     return version == 91000 || version == 91001;
 }
 
-static void make_plan(rp_cuda *cuda, rp_cuda_sdpas *plan)
+/* Only a graph that cuDNN cannot compute leads to matrix products: a shortage of memory on one rank
+ * must not give it other bits than the others have. */
+static rp_status make_plan(rp_cuda *cuda, rp_cuda_sdpas *plan)
 {
     const size_t version = cudnnGetVersion();
     char why[sizeof(plan->graph.message)] = "this version is known to be wrong";
@@ -226,7 +228,11 @@ static void make_plan(rp_cuda *cuda, rp_cuda_sdpas *plan)
         rp_dnn_compile(&plan->graph, cuda->dnn, SDPA_MAX_WORKSPACE);
         if (plan->graph.status == CUDNN_STATUS_SUCCESS) {
             plan->recipe = recipes[i].name;
-            return;
+            return RP_OK;
+        }
+        if (plan->graph.status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ||
+            plan->graph.status == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED) {
+            return RP_DNN(cuda, plan->graph.status);
         }
         memcpy(why, plan->graph.message, sizeof(why));
         rp_dnn_drop(&plan->graph);
@@ -234,6 +240,7 @@ static void make_plan(rp_cuda *cuda, rp_cuda_sdpas *plan)
     RP_INFO("%s: cuDNN %zu has no attention for %d queries, %d keys, %d heads of %d: %s",
             cuda->name, version, plan->key.n_q, plan->key.n_kv, plan->key.n_heads,
             plan->key.head_dim, why);
+    return RP_OK;
 }
 
 /* The plan of a shape, made when it is new. */
@@ -250,13 +257,18 @@ static rp_status find_plan(rp_cuda *cuda, const sdpa_key *key, rp_cuda_sdpas **o
     if (rp_cuda_recording(cuda)) {
         return RP_FAIL(RP_E_ARG, "%s: attention of a new shape in a recorded sequence", cuda->name);
     }
-    const rp_status st = rp_mem_new(1, sizeof(rp_cuda_sdpas), "an attention plan", &mem);
+    rp_status st = rp_mem_new(1, sizeof(rp_cuda_sdpas), "an attention plan", &mem);
     if (st != RP_OK) {
         return st;
     }
     rp_cuda_sdpas *plan = mem;
     plan->key = *key;
-    make_plan(cuda, plan);
+    st = make_plan(cuda, plan);
+    if (st != RP_OK) {
+        rp_dnn_drop(&plan->graph);
+        free(plan);
+        return st;
+    }
     plan->next = cuda->sdpas;
     cuda->sdpas = plan;
     *out = plan;

@@ -162,6 +162,7 @@ const rp_backend_ops rp_backend_cuda = {
     .usable = rp_cuda_usable,
     .n_devices = rp_cuda_n_devices,
     .why_not = rp_cuda_why_not,
+    .pci = rp_cuda_pci,
     .info = rp_cuda_info,
     .open = cuda_open,
     .close = cuda_close,

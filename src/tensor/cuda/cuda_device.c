@@ -40,8 +40,11 @@ rp_status rp_cuda_check_blas(const rp_cuda *cuda, cublasStatus_t code, const cha
 
 rp_status rp_cuda_check_dnn(const rp_cuda *cuda, cudnnStatus_t code, const char *call)
 {
+    const bool no_memory = code == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ||
+                           code == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED;
+
     return code == CUDNN_STATUS_SUCCESS ? RP_OK
-                                        : fail_of(cuda, false, cudnnGetErrorString(code), call);
+                                        : fail_of(cuda, no_memory, cudnnGetErrorString(code), call);
 }
 
 void rp_cuda_keep(rp_cuda *cuda, rp_status status)
@@ -105,9 +108,10 @@ bool rp_cuda_usable(void)
 
 rp_status rp_cuda_choose_act(int device, rp_precision precision, rp_dtype *act_out)
 {
+    const rp_cuda which = {.device = device}; /* for the message */
     struct cudaDeviceProp prop;
 
-    RP_TRY(RP_CUDA(NULL, cudaGetDeviceProperties(&prop, device)));
+    RP_TRY(RP_CUDA(&which, cudaGetDeviceProperties(&prop, device)));
     if (precision == RP_PRECISION_AUTO) {
         precision = prop.major >= 8 ? RP_PRECISION_BF16 : RP_PRECISION_F32;
     }
@@ -137,6 +141,14 @@ void rp_cuda_uuid_text(const cudaUUID_t *uuid, char *out, size_t n_out)
                    b[14], b[15]);
 }
 
+void rp_cuda_pci(int device, char *out, size_t n_out)
+{
+    if (cudaDeviceGetPCIBusId(out, (int)n_out, device) != cudaSuccess) {
+        (void)cudaGetLastError(); /* open() finds the same device, and says what is wrong */
+        out[0] = '\0';
+    }
+}
+
 void rp_cuda_info(void *self, rp_device_info *out)
 {
     const rp_cuda *cuda = self;
@@ -148,6 +160,7 @@ void rp_cuda_info(void *self, rp_device_info *out)
                    cuda->fp8              ? "fp8"
                    : cuda->act == RP_BF16 ? "bf16"
                                           : "f32");
-    (void)cudaDeviceGetPCIBusId(out->pci, (int)sizeof(out->pci), cuda->device);
+    rp_cuda_pci(cuda->device, out->pci, sizeof(out->pci));
+    (void)cudaSetDevice(cuda->device); /* the next call asks the current one */
     (void)cudaMemGetInfo(&out->bytes_free, &out->bytes_total);
 }

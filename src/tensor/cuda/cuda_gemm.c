@@ -163,14 +163,15 @@ static rp_status ask(rp_cuda *cuda, plan *p, cublasLtMatmulPreference_t want)
     }
     const cublasStatus_t code = cublasLtMatmulAlgoGetHeuristic(cuda->lt, p->op, p->b, p->a, p->d,
                                                                p->d, want, 1, &found, &n);
+    const bool none = n == 0 || found.state != CUBLAS_STATUS_SUCCESS;
     if (p->scaled &&
-        (code != CUBLAS_STATUS_SUCCESS || n == 0 || found.state != CUBLAS_STATUS_SUCCESS)) {
+        (code == CUBLAS_STATUS_NOT_SUPPORTED || (code == CUBLAS_STATUS_SUCCESS && none))) {
         return RP_E_ABSENT;
     }
     if (code != CUBLAS_STATUS_NOT_SUPPORTED) { /* that is said below, with the shape */
         RP_TRY(rp_cuda_check_blas(cuda, code, "cublasLtMatmulAlgoGetHeuristic"));
     }
-    if (n == 0 || found.state != CUBLAS_STATUS_SUCCESS) {
+    if (none) {
         return RP_FAIL(RP_E_UNSUP,
                        "GPU %d (%s): cuBLASLt has no algorithm for a product of %d x %d x %d in %s",
                        cuda->device, cuda->name, p->key.shape.m, p->key.shape.n, p->key.shape.k,

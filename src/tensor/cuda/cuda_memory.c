@@ -74,7 +74,6 @@ static void free_block(const rp_cuda_block *block)
     }
 }
 
-/* cudaFree waits for the device, so nothing that was queued still uses the memory. */
 void rp_cuda_release(void *self, void *mem)
 {
     rp_cuda *cuda = self;
@@ -193,10 +192,12 @@ rp_status rp_cuda_alloc_host(void *self, size_t n_bytes, const char *what, void 
         return RP_OK;
     }
     (void)cudaSetDevice(cuda->device);
-    if (cudaMallocHost(&mem, n_bytes) != cudaSuccess) {
+    const cudaError_t code = cudaMallocHost(&mem, n_bytes);
+    if (code == cudaErrorMemoryAllocation) {
         (void)cudaGetLastError();
         return RP_FAIL(RP_E_NOMEM, "%s: no %zu bytes of pinned host memory", what, n_bytes);
     }
+    RP_TRY(rp_cuda_check(cuda, code, "cudaMallocHost"));
     memset(mem, 0, n_bytes);
     *out = mem;
     return RP_OK;
@@ -218,6 +219,7 @@ rp_status rp_cuda_scratch_grow(rp_cuda *cuda, rp_cuda_scratch *scratch, size_t n
     }
     RP_TRY(rp_cuda_malloc(cuda, n_bytes, what, &mem));
     rp_cuda_graphs_drop(cuda); /* they hold the old address */
+    (void)cudaStreamSynchronize(cuda->stream);
     (void)cudaFree(scratch->data);
     *scratch = (rp_cuda_scratch){mem, n_bytes};
     return RP_OK;

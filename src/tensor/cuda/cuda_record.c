@@ -53,7 +53,8 @@ void rp_cuda_graphs_drop(rp_cuda *cuda)
             (void)cudaGraphDestroy(graph);
         }
         (void)cudaGetLastError();
-    } else if (graphs->n > 0) {
+    }
+    if (graphs->n > 0) {
         (void)cudaStreamSynchronize(cuda->stream);
     }
     for (int i = 0; i < graphs->n; i++) {
@@ -136,7 +137,12 @@ void rp_cuda_recorded(void *self)
     rp_cuda *cuda = self;
 
     cuda->narrowed.t = 0;
-    if (rp_cuda_recording(cuda)) {
-        rp_cuda_keep(cuda, finish(cuda, cuda->graphs->recording));
+    if (!rp_cuda_recording(cuda)) {
+        return;
     }
+    if (cuda->failed != RP_OK) { /* an op may be missing: no later job may replay that */
+        rp_cuda_graphs_drop(cuda);
+        return;
+    }
+    rp_cuda_keep(cuda, finish(cuda, cuda->graphs->recording));
 }
