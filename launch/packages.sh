@@ -4,7 +4,8 @@
 
 RP_BUILD_PACKAGES="build-essential cmake ninja-build pkg-config openmpi-bin libopenmpi-dev \
 libhwloc-dev libopenblas-dev libpng-dev libsentencepiece-dev libcjson-dev libxxhash-dev"
-RP_TEST_PACKAGES="libcmocka-dev clang libclang-rt-dev binutils man-db procps python3"
+RP_TEST_PACKAGES="libcmocka-dev clang libclang-rt-dev binutils man-db procps python3 gnuplot-nox \
+slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge iproute2"
 
 rp_missing() {
     local package
