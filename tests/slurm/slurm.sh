@@ -81,7 +81,8 @@ check_pictures() { # FOLDER
     [ "$(find "$1" -type f | wc -l)" = 6 ] || fail "$1 holds more than the pictures"
 }
 
-for i in 1 2 3 4 5 6; do echo "{\"seed\": $i, \"steps\": 50}"; done >jobs.jsonl
+# long enough that a signal finds a picture in the making, also on an idle machine
+for i in 1 2 3 4 5 6; do echo "{\"seed\": $i, \"steps\": 300}"; done >jobs.jsonl
 job_options=(--width 32 --height 32 --threads 1)
 run "$rankpool" batch jobs.jsonl --out-dir whole "${job_options[@]}"
 run "$rankpool" sample --images 4 "${small[@]}" --out alone.png
