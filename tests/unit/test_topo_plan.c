@@ -44,10 +44,10 @@ static void make_plan(node *nd, bool bind)
 static void expect(const node *nd, int rank, const char *want)
 {
     const rp_topo_place *p = &nd->places[rank];
-    char got[RP_TOPO_SET_BYTES + 128];
+    char got[RP_TOPO_SET_BYTES + 256];
 
-    (void)snprintf(got, sizeof(got), "%s|%s|%s|%d|%d|%d", p->cpus, p->numa, p->nic, p->n_cores,
-                   p->n_threads, p->n_sharing);
+    (void)snprintf(got, sizeof(got), "%.*s|%s|%s|%d|%d|%d", (int)sizeof(p->cpus) - 1, p->cpus,
+                   p->numa, p->nic, p->n_cores, p->n_threads, p->n_sharing);
     if (strcmp(got, want) != 0) {
         print_error("rank %d\n", rank);
     }
