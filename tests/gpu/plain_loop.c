@@ -34,7 +34,9 @@ static void check(rp_status st, const char *what)
 
 static rp_precision precision_of(const char *name)
 {
-    return strcmp(name, "f32") == 0 ? RP_PRECISION_F32 : RP_PRECISION_BF16;
+    return strcmp(name, "f32") == 0   ? RP_PRECISION_F32
+           : strcmp(name, "fp8") == 0 ? RP_PRECISION_FP8
+                                      : RP_PRECISION_BF16;
 }
 
 static void open_backend(loop *l, const char *precision)
