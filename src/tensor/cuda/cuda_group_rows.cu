@@ -7,7 +7,8 @@
  */
 #include "tensor/cuda/cuda_device.cuh"
 
-#define ROWS_THREADS 256
+#define ROWS_THREADS  256
+#define MERGE_THREADS 1024
 
 typedef struct {
     int c, groups, n_chunks;
@@ -90,37 +91,67 @@ struct rows_moments {
     }
 };
 
-/* Block: one group. stats[group, 2]: mean, 1 / sqrt(var + eps) */
+/*
+ * Block: one group. stats[group, 2]: mean, 1 / sqrt(var + eps)
+ *
+ * All pieces of a channel are sums against the same value, so they are plainly added; only channels
+ * differ in it and are merged. Both go by halves, in an order that no timing changes.
+ */
 template <typename X>
-__global__ void __launch_bounds__(ROWS_THREADS)
+__global__ void __launch_bounds__(MERGE_THREADS)
     rows_merge(rows_job job, const X *x, const float *partial, int n_pieces, float eps,
                float *stats)
 {
-    __shared__ double list[ROWS_THREADS][3];
-    const int width = job.c / job.groups;
-    rows_moments all = {0, 0, 0};
+    __shared__ double sums[2][MERGE_THREADS];
+    __shared__ rows_moments list[MERGE_THREADS];
+    const int width = job.c / job.groups, me = threadIdx.x;
+    const int inside = min(width, MERGE_THREADS), lanes = MERGE_THREADS / inside;
+    const int lane = me / inside;
+    rows_moments mine = {0, 0, 0};
 
-    for (int i = threadIdx.x; i < n_pieces * width; i += ROWS_THREADS) {
-        const int piece = i / width, channel = blockIdx.x * width + i % width;
-        const size_t begin = min(job.hw, piece * job.piece);
-        const double n = (double)(min(job.hw, begin + job.piece) - begin);
-        const float *sums = partial + ((size_t)piece * job.c + channel) * 2;
-        if (n > 0) {
-            const double mean = sums[0] / n;
-            all.merge(n, rp_float(x[channel]) + mean, sums[1] - mean * sums[0]);
+    for (int from = 0; from < width; from += inside) {
+        const int i = from + me % inside, channel = blockIdx.x * width + i;
+        double sum = 0, sum_sq = 0;
+        if (lane < lanes && i < width) {
+            const float2 *at = reinterpret_cast<const float2 *>(partial) + channel;
+#pragma unroll 8
+            for (int piece = lane; piece < n_pieces; piece += lanes) {
+                const float2 pair = at[(size_t)piece * job.c];
+                sum += pair.x;
+                sum_sq += pair.y;
+            }
         }
+        sums[0][me] = sum;
+        sums[1][me] = sum_sq;
+        __syncthreads();
+        for (int n = lanes; n > 1; n = (n + 1) / 2) {
+            const int half = (n + 1) / 2;
+            if (lane + half < n) {
+                sums[0][me] += sums[0][me + half * inside];
+                sums[1][me] += sums[1][me + half * inside];
+            }
+            __syncthreads();
+        }
+        if (lane == 0 && i < width) {
+            const double mean = sums[0][me] / job.hw;
+            mine.merge((double)job.hw, rp_float(x[channel]) + mean,
+                       sums[1][me] - mean * sums[0][me]);
+        }
+        __syncthreads();
     }
-    list[threadIdx.x][0] = all.n;
-    list[threadIdx.x][1] = all.mean;
-    list[threadIdx.x][2] = all.m2;
+    list[me] = mine;
     __syncthreads();
-    if (threadIdx.x == 0) {
-        rows_moments group = {0, 0, 0};
-        for (int i = 0; i < ROWS_THREADS; i++) {
-            group.merge(list[i][0], list[i][1], list[i][2]);
+    for (int n = inside; n > 1; n = (n + 1) / 2) {
+        const int half = (n + 1) / 2;
+        if (me + half < n) {
+            list[me].merge(list[me + half].n, list[me + half].mean, list[me + half].m2);
         }
-        stats[2 * blockIdx.x] = (float)group.mean;
-        stats[2 * blockIdx.x + 1] = (float)(1.0 / sqrt(group.m2 / group.n + (double)eps));
+        __syncthreads();
+    }
+    if (me == 0) {
+        const double m2 = list[0].m2 < 0 ? 0 : list[0].m2; /* NaN stays */
+        stats[2 * blockIdx.x] = (float)list[0].mean;
+        stats[2 * blockIdx.x + 1] = (float)(1.0 / sqrt(m2 / list[0].n + (double)eps));
     }
 }
 
@@ -177,7 +208,7 @@ static void run_rows(cudaStream_t stream, const X *x, int c, size_t hw, int grou
     float *stats = partial + (size_t)RP_CUDA_ROW_PIECES * c * 2;
 
     rows_pieces<V><<<grid, ROWS_THREADS, 0, stream>>>(job, x, partial);
-    rows_merge<<<groups, ROWS_THREADS, 0, stream>>>(job, x, partial, (int)n_pieces, eps, stats);
+    rows_merge<<<groups, MERGE_THREADS, 0, stream>>>(job, x, partial, (int)n_pieces, eps, stats);
     if (silu) {
         rows_apply<V, true><<<grid, ROWS_THREADS, 0, stream>>>(job, x, stats, w, b, out);
     } else {
