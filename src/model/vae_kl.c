@@ -349,7 +349,8 @@ static void kl_conv(kl *self, int c_in, int c_out, int h, int w, int kernel, int
     const rp_conv_shape shape = {
         .c_in = c_in, .c_out = c_out, .h = h, .w = w, .kernel = kernel, .upsample = upsample};
 
-    self->backend.ops->conv2d(self->backend.self, &shape, self->x.data, weight, bias, self->a.data);
+    self->backend.ops->conv2d(self->backend.self, &shape, self->x.data, weight, bias, NULL,
+                              self->a.data);
     kl_swap(&self->x, &self->a);
 }
 
@@ -360,24 +361,24 @@ static void kl_run_resnet(kl *self, const kl_resnet *r, int h, int w)
     void *const be = self->backend.self;
     const int groups = self->config.groups;
     const int area = h * w;
-    const size_t n_out = (size_t)r->c_out * (size_t)area;
     rp_conv_shape shape = {
         .c_in = r->c_in, .c_out = r->c_out, .h = h, .w = w, .kernel = 3, .upsample = 1};
 
     ops->group_norm(be, self->x.data, r->c_in, area, groups, &r->norm1_w, &r->norm1_b, KL_EPS, true,
                     self->a.data);
-    ops->conv2d(be, &shape, self->a.data, &r->conv1_w, &r->conv1_b, self->b.data);
+    ops->conv2d(be, &shape, self->a.data, &r->conv1_w, &r->conv1_b, NULL, self->b.data);
     ops->group_norm(be, self->b.data, r->c_out, area, groups, &r->norm2_w, &r->norm2_b, KL_EPS,
                     true, self->b.data);
-    shape.c_in = r->c_out;
-    ops->conv2d(be, &shape, self->b.data, &r->conv2_w, &r->conv2_b, self->a.data);
     if (r->c_in != r->c_out) {
-        shape.c_in = r->c_in;
         shape.kernel = 1;
-        ops->conv2d(be, &shape, self->x.data, &r->skip_w, &r->skip_b, self->b.data);
-        kl_swap(&self->x, &self->b);
+        ops->conv2d(be, &shape, self->x.data, &r->skip_w, &r->skip_b, NULL, self->a.data);
+        kl_swap(&self->x, &self->a);
     }
-    ops->add(be, self->x.data, self->a.data, n_out);
+    shape.c_in = r->c_out;
+    shape.kernel = 3;
+    /* not in place, which the device would have to do in two passes */
+    ops->conv2d(be, &shape, self->b.data, &r->conv2_w, &r->conv2_b, self->x.data, self->a.data);
+    kl_swap(&self->x, &self->a);
 }
 
 /* [rows, cols] in p -> [cols, rows] in q */

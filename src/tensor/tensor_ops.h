@@ -89,7 +89,8 @@ typedef struct rp_backend_ops {
     bool (*usable)(void);         /* could open() work on this machine? No side effects. */
     int (*n_devices)(void);       /* that this process sees; the CPU counts 1 */
     const char *(*why_not)(void); /* when not usable: the cause, as a clause. Static storage */
-    /* Device's PCI address before open(), as in rp_device_info; "" for the CPU and where nobody knows. */
+    /* Device's PCI address before open(), as in rp_device_info; "" for the CPU and where nobody
+     * knows. */
     void (*pci)(int device, char *out, size_t n_out);
     void (*info)(void *self, rp_device_info *out);
 
@@ -122,8 +123,8 @@ typedef struct rp_backend_ops {
     void (*get)(void *self, void *host, const void *src, size_t n_bytes);
     void (*copy)(void *self, void *dst, const void *src, size_t n_bytes);
     /* The next weights are these n, by shape and type: room for all of them at once, so that
-     * weights that follow each other lie side by side. RP_E_NOMEM says what is missing. The call may
-     * be left out. */
+     * weights that follow each other lie side by side. RP_E_NOMEM says what is missing. The call
+     * may be left out. */
     rp_status (*weights_begin)(void *self, rp_tensor *const *host, size_t n);
     /* Where the weights since weights_begin() lie, as one piece of memory of *n_bytes; NULL and 0
      * where they are borrowed. */
@@ -234,9 +235,10 @@ typedef struct rp_backend_ops {
     /* the inverse, times `sign` */
     void (*unpatchify)(void *self, const float *tokens, int c, int h, int w, int p, float sign,
                        float *out);
-    /* out[c_out, u h, u w] = conv(upsample(x)) + bias; w [c_out, c_in, kernel, kernel] */
+    /* out[c_out, u h, u w] = conv(upsample(x)) + bias + add; w [c_out, c_in, kernel, kernel]
+     *   bias  NULL or [c_out];  add  NULL or a picture like out, which it may be */
     void (*conv2d)(void *self, const rp_conv_shape *shape, const float *x, const rp_tensor *w,
-                   const rp_tensor *bias, float *out);
+                   const rp_tensor *bias, const float *add, float *out);
     /* group norm over [c / groups, h w] with affine w, b [c]; then silu when `silu`. out may be x.
      */
     void (*group_norm)(void *self, const float *x, int c, int hw, int groups, const rp_tensor *w,

@@ -249,7 +249,7 @@ static void made_vectors_and_kernels_are_usable(void **state)
         pair_ops->rms_norm(self, x.at[GPU], 1, 64, &w, 0, 1e-5f, NULL, out.at[GPU]);
         pair_get(out.at[GPU], with, 64);
         assert_memory_equal(plain, with, sizeof(plain));
-        pair_ops->conv2d(self, &conv, x.at[GPU], &k, NULL, out.at[GPU]);
+        pair_ops->conv2d(self, &conv, x.at[GPU], &k, NULL, NULL, out.at[GPU]);
         pair_get(out.at[GPU], sums, 3);
         pair_get(x.at[GPU], with, 64);
         for (int i = 0; i < 64; i++) {

@@ -121,31 +121,55 @@ static const rp_conv_shape conv_cases[] = {
     {512, 512, 16, 16, 3, 2}, {512, 256, 9, 9, 1, 1},   {4, 4, 12, 20, 1, 1},
 };
 
-static void one_conv(const pair_mode *m, const rp_conv_shape *c, rp_dtype dtype, bool has_bias)
-{
-    const size_t u = (size_t)c->upsample, n_pixels = (size_t)c->h * (size_t)c->w;
-    pair_array x = pair_random(m->in, (size_t)c->c_in * n_pixels, 65, 1, 0);
-    pair_array out = pair_poison(m->out, (size_t)c->c_out * n_pixels * u * u);
-    pair_array x_rows = pair_poison(m->in, x.n), out_rows = pair_poison(m->out, out.n);
-    pair_weight w = pair_weight_random(dtype, c->c_out, c->c_in, c->kernel, 66);
-    pair_weight bias = pair_weight_random(dtype, c->c_out, 0, 0, 67);
+/* The addend: none, another picture, or the one that is overwritten. */
+typedef enum { ADD_NONE, ADD_OTHER, ADD_IN_PLACE, N_ADDS } add_kind;
 
-    pair_say("%d -> %d, %d x %d, kernel %d upsample %d type %d bias %d", c->c_in, c->c_out, c->h,
-             c->w, c->kernel, c->upsample, (int)dtype, has_bias);
+typedef struct {
+    const rp_conv_shape *shape;
+    rp_dtype dtype;
+    bool has_bias;
+    add_kind add;
+} conv_case;
+
+static void one_conv(const pair_mode *m, const conv_case *one)
+{
+    const rp_conv_shape *c = one->shape;
+    const size_t u = (size_t)c->upsample, n_pixels = (size_t)c->h * (size_t)c->w;
+    const size_t n_out = (size_t)c->c_out * n_pixels * u * u;
+    const int hw_out = (int)(n_pixels * u * u);
+    const bool in_place = one->add == ADD_IN_PLACE;
+    pair_array x = pair_random(m->in, (size_t)c->c_in * n_pixels, 65, 1, 0);
+    pair_array add = pair_random(in_place ? m->out : m->in, n_out, 72, 1, 0);
+    pair_array out = in_place ? add : pair_poison(m->out, n_out);
+    pair_array x_rows = pair_poison(m->in, x.n);
+    pair_array add_rows = pair_poison(in_place ? m->out : m->in, n_out);
+    pair_array out_rows = in_place ? add_rows : pair_poison(m->out, n_out);
+    pair_weight w = pair_weight_random(one->dtype, c->c_out, c->c_in, c->kernel, 66);
+    pair_weight bias = pair_weight_random(one->dtype, c->c_out, 0, 0, 67);
+
+    pair_say("%d -> %d, %d x %d, kernel %d upsample %d type %d bias %d add %d", c->c_in, c->c_out,
+             c->h, c->w, c->kernel, c->upsample, (int)one->dtype, one->has_bias, (int)one->add);
     for (int s = 0; s < N_SIDES; s++) {
         const float *in = as_kept(s, &x, &x_rows, c->c_in, (int)n_pixels);
-        pair_on[s].ops->conv2d(pair_on[s].self, c, in, &w.at[s], has_bias ? &bias.at[s] : NULL,
+        const float *addend = as_kept(s, &add, &add_rows, c->c_out, hw_out);
+        pair_on[s].ops->conv2d(pair_on[s].self, c, in, &w.at[s], one->has_bias ? &bias.at[s] : NULL,
+                               one->add == ADD_NONE ? NULL : addend,
                                by_rows(s) ? out_rows.at[s] : out.at[s]);
-        from_kept(s, &out_rows, &out, c->c_out, (int)(n_pixels * u * u));
+        from_kept(s, &out_rows, &out, c->c_out, hw_out);
     }
     (void)pair_check("conv2d", &out, PAIR_CLOSE);
     (void)pair_check("the input of conv2d", &x, PAIR_EXACT);
+    if (!in_place) {
+        (void)pair_check("the addend of conv2d", &add, PAIR_EXACT);
+        pair_drop(&out_rows);
+        pair_drop(&out);
+    }
     pair_weight_drop(&w);
     pair_weight_drop(&bias);
     pair_drop(&x_rows);
-    pair_drop(&out_rows);
+    pair_drop(&add_rows);
     pair_drop(&x);
-    pair_drop(&out);
+    pair_drop(&add);
 }
 
 static void conv2d(void **state)
@@ -153,12 +177,16 @@ static void conv2d(void **state)
     (void)state;
     for (size_t i = 0; i < COUNT(conv_cases) * (size_t)pair_n_modes; i++) {
         const size_t c = i / (size_t)pair_n_modes;
-        pair_use(&pair_modes[i % (size_t)pair_n_modes]);
-        one_conv(&pair_modes[i % (size_t)pair_n_modes], &conv_cases[c], (rp_dtype)(i % 3),
-                 c % 3 != 2);
-        /* with and without a bias: another plan of the same shape */
-        one_conv(&pair_modes[i % (size_t)pair_n_modes], &conv_cases[c], (rp_dtype)((i + 1) % 3),
-                 c % 3 == 2);
+        const pair_mode *m = &pair_modes[i % (size_t)pair_n_modes];
+        pair_use(m);
+        for (int add = 0; add < N_ADDS; add++) {
+            /* with and without a bias: another plan of the same shape */
+            for (int bias = 0; bias < 2; bias++) {
+                const conv_case one = {&conv_cases[c], (rp_dtype)((i + (size_t)bias) % 3),
+                                       bias == 1, (add_kind)add};
+                one_conv(m, &one);
+            }
+        }
     }
     pair_done();
 }

@@ -419,13 +419,16 @@ typedef struct {
     const float *x;
     rp_tensor w, bias;
     bool has_bias;
+    const float *add; /* or NULL */
+    bool in_place;    /* out holds the same as add */
 } conv_args;
 
 static void run_conv(void *self, const void *args, float *out)
 {
     const conv_args *a = args;
 
-    g_ops->conv2d(self, &a->s, a->x, &a->w, a->has_bias ? &a->bias : NULL, out);
+    g_ops->conv2d(self, &a->s, a->x, &a->w, a->has_bias ? &a->bias : NULL,
+                  a->in_place ? out : a->add, out);
 }
 
 static double conv_at(const conv_args *a, int c_out, int y, int x)
@@ -454,20 +457,24 @@ static void conv2d_follows_the_definition(void **state)
         {8, 3, 40, 30, 3, 1}, {130, 4, 16, 90, 3, 1},
     };
 
-    for (size_t i = 0; i < COUNT(cases); i++) {
-        const rp_conv_shape *s = &cases[i];
+    for (size_t i = 0; i < 3 * COUNT(cases); i++) {
+        const rp_conv_shape *s = &cases[i / 3];
         const int h = s->h * s->upsample, w = s->w * s->upsample;
         const size_t n = (size_t)(s->c_out * h * w);
-        conv_args a = {.s = *s, .has_bias = i % 3 != 2};
+        conv_args a = {.s = *s, .has_bias = i / 3 % 3 != 2};
         a.x = new_values((size_t)(s->c_in * s->h * s->w), 20);
-        a.w = new_weight((rp_dtype)(i % 3), s->c_out, s->c_in * s->kernel * s->kernel, 21);
-        a.bias = new_weight((rp_dtype)(i % 3), 1, s->c_out, 22);
+        a.w = new_weight((rp_dtype)(i / 3 % 3), s->c_out, s->c_in * s->kernel * s->kernel, 21);
+        a.bias = new_weight((rp_dtype)(i / 3 % 3), 1, s->c_out, 22);
+        a.add = i % 3 > 0 ? new_values(n, 27) : NULL;
+        a.in_place = i % 3 == 2;
         float *want = new_floats(n);
         for (size_t j = 0; j < n; j++) {
             const int pixel = (int)j % (h * w);
-            want[j] = (float)conv_at(&a, (int)j / (h * w), pixel / w, pixel % w);
+            const double add = a.add != NULL ? (double)a.add[j] : 0;
+            want[j] = (float)(conv_at(&a, (int)j / (h * w), pixel / w, pixel % w) + add);
         }
-        check_op("conv2d", run_conv, &a, NULL, want, n);
+        check_op("conv2d", run_conv, &a, a.in_place ? a.add : NULL, want, n);
+        drop(a.add);
         drop(a.x);
         drop(a.w.data);
         drop(a.bias.data);

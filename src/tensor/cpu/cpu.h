@@ -126,7 +126,7 @@ void rp_cpu_patchify(void *self, const float *x, int c, int h, int w, int p, flo
 void rp_cpu_unpatchify(void *self, const float *tokens, int c, int h, int w, int p, float sign,
                        float *out);
 void rp_cpu_conv2d(void *self, const rp_conv_shape *shape, const float *x, const rp_tensor *w,
-                   const rp_tensor *bias, float *out);
+                   const rp_tensor *bias, const float *add, float *out);
 void rp_cpu_group_norm(void *self, const float *x, int c, int hw, int groups, const rp_tensor *w,
                        const rp_tensor *b, float eps, bool silu, float *out);
 void rp_cpu_transpose(void *self, const float *x, int rows, int cols, float *out);

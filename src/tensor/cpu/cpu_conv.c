@@ -21,6 +21,7 @@ typedef struct {
     int pixels_per_task;
     const float *x, *w;
     const rp_tensor *bias;
+    const float *add; /* or NULL */
     float *out;
 } conv_job;
 
@@ -73,6 +74,14 @@ static void unfold(const conv_job *job, int p0, int n, float *columns)
     }
 }
 
+/* What the products are added to. */
+static void start_row(float bias, const float *add, int n, float *row)
+{
+    for (int i = 0; i < n; i++) {
+        row[i] = add != NULL ? add[i] + bias : bias;
+    }
+}
+
 static void conv_task(void *arg, int task, int thread)
 {
     const conv_job *job = arg;
@@ -89,10 +98,8 @@ static void conv_task(void *arg, int task, int thread)
     }
     for (int c = 0; c < job->s.c_out; c++) {
         const float bias = job->bias != NULL ? rp_cpu_element(job->bias, (size_t)c) : 0.0f;
-        float *row = out + (size_t)c * (size_t)n_pixels;
-        for (int i = 0; i < n; i++) {
-            row[i] = bias;
-        }
+        const size_t at = (size_t)c * (size_t)n_pixels;
+        start_row(bias, job->add != NULL ? job->add + p0 + at : NULL, n, out + at);
     }
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, job->s.c_out, n, job->k, 1.0f, job->w,
                 job->k, columns, in_place ? n_pixels : n, 1.0f, out, n_pixels);
@@ -133,10 +140,10 @@ static rp_status conv_weight(rp_cpu *cpu, const rp_tensor *w, const float **out)
 }
 
 void rp_cpu_conv2d(void *self, const rp_conv_shape *shape, const float *x, const rp_tensor *w,
-                   const rp_tensor *bias, float *out)
+                   const rp_tensor *bias, const float *add, float *out)
 {
     rp_cpu *cpu = self;
-    conv_job job = {.cpu = cpu, .s = *shape, .x = x, .bias = bias, .out = out};
+    conv_job job = {.cpu = cpu, .s = *shape, .x = x, .bias = bias, .add = add, .out = out};
     job.out_h = shape->h * shape->upsample;
     job.out_w = shape->w * shape->upsample;
     job.k = shape->c_in * shape->kernel * shape->kernel;

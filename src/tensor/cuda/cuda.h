@@ -12,7 +12,8 @@
  *   cuda_linear.c     products with weights
  *   cuda_narrow.c     activations as e4m3, for those products
  *   cuda_attention.c  attention (cuDNN, else products and a softmax)
- *   cuda_conv.c       convolutions (cuDNN)
+ *   cuda_conv.c       convolutions: pictures made ready, bias, addend
+ *   cuda_conv_plan.c  convolutions: cuDNN
  *   cuda_ops.c        the other ops: addresses looked up, kernels launched
  *   *.cu              kernels (cuda_kernels.h)
  *
@@ -209,7 +210,7 @@ void rp_cuda_sdpas_drop(rp_cuda *cuda);
 
 /* ---- cuda_conv.c ---- */
 void rp_cuda_conv2d(void *self, const rp_conv_shape *shape, const float *x, const rp_tensor *w,
-                    const rp_tensor *bias, float *out);
+                    const rp_tensor *bias, const float *add, float *out);
 void rp_cuda_convs_drop(rp_cuda *cuda);
 bool rp_cuda_picture_rows(void *self);
 /* A filter [c_out, c_in, k, k] just loaded: its taps turned to the order that its convolution

@@ -1,5 +1,6 @@
 /*
- * cuda_group_rows.cu - group norm, doubling and filters of pictures that lie as rows [h w, c].
+ * cuda_group_rows.cu - pictures that lie as rows [h w, c]: group norm, doubling, what surrounds a
+ * convolution.
  *
  * A thread keeps to its chunk of channels and walks down the rows of its piece; so what belongs to
  * a channel is loaded once. Sums are taken against the first row's value, which takes a mean far
@@ -9,6 +10,7 @@
 
 #define ROWS_THREADS  256
 #define MERGE_THREADS 1024
+#define END_BLOCKS    8192
 
 typedef struct {
     int c, groups, n_chunks;
@@ -273,30 +275,121 @@ void rp_cuda_k_upsample_rows(cudaStream_t stream, rp_cuda_view x, int c, int h, 
     });
 }
 
-/* ---- filters */
+/* ---- around a convolution */
 
-/* [c_out, c_in, n] -> [c_out, n, c_in], n = kernel^2 */
+/* [c_out, c_in, n] -> [padded, n, c], zeros where there is no such filter or channel. */
 template <typename T>
-__global__ void turn_filter(const T *in, size_t n_all, int c_in, int n, T *out)
+__global__ void turn_filter(const T *in, size_t n_all, int c_out, int c_in, int n, int c, T *out)
 {
     for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < n_all;
          i += (size_t)gridDim.x * blockDim.x) {
-        const size_t channel = i % c_in, tap = i / c_in % n, filter = i / c_in / n;
-        out[i] = in[(filter * c_in + channel) * n + tap];
+        const size_t channel = i % c, tap = i / c % n, filter = i / c / n;
+        const bool there = filter < (size_t)c_out && channel < (size_t)c_in;
+        out[i] = there ? in[(filter * c_in + channel) * n + tap] : rp_round<T>(0.0f);
     }
 }
 
 void rp_cuda_k_filter_rows(cudaStream_t stream, rp_cuda_view in, int c_out, int c_in, int kernel,
-                           rp_cuda_view out)
+                           int padded_out, int padded_in, rp_cuda_view out)
 {
     const int n = kernel * kernel;
-    const size_t n_all = (size_t)c_out * c_in * n;
+    const size_t n_all = (size_t)padded_out * padded_in * n;
 
     if (n_all > 0) {
         rp_with_act(in.dtype, [&](auto type) {
             using T = decltype(type);
             turn_filter<<<rp_grid(rp_ceil_div(n_all, 256)), 256, 0, stream>>>(
-                (const T *)in.data, n_all, c_in, n, (T *)out.data);
+                (const T *)in.data, n_all, c_out, c_in, n, padded_in, (T *)out.data);
         });
     }
+}
+
+/* [t, c] -> [t, padded], zeros behind. */
+template <typename In, typename Out>
+__global__ void pad_rows(const In *in, size_t n_all, int c, int padded, Out *out)
+{
+    for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < n_all;
+         i += (size_t)gridDim.x * blockDim.x) {
+        const size_t row = i / padded, channel = i % padded;
+        out[i] = rp_round<Out>(channel < (size_t)c ? rp_float(in[row * c + channel]) : 0.0f);
+    }
+}
+
+void rp_cuda_k_pad_rows(cudaStream_t stream, rp_cuda_view in, size_t t, int c, int padded,
+                        rp_cuda_view out)
+{
+    const size_t n_all = t * (size_t)padded;
+
+    if (n_all > 0) {
+        rp_with_act(in.dtype, [&](auto from) {
+            rp_with_act(out.dtype, [&](auto to) {
+                pad_rows<<<rp_grid(rp_ceil_div(n_all, 256)), 256, 0, stream>>>(
+                    (const decltype(from) *)in.data, n_all, c, padded, (decltype(to) *)out.data);
+            });
+        });
+    }
+}
+
+/*
+ * A block takes `lanes` rows at once, or a part of one; a thread keeps its chunk of the bias. `out`
+ * may be y or add: a chunk is read before it is written, by one thread.
+ */
+template <int V, typename Y, typename Add, typename Out>
+__global__ void __launch_bounds__(ROWS_THREADS)
+    end_rows(const Y *y, size_t t, int n_chunks, size_t stride, int lanes, const float *bias,
+             const Add *add, Out *out)
+{
+    const int inside = min(n_chunks, ROWS_THREADS), lane = threadIdx.x / inside;
+    const int chunk = blockIdx.y * ROWS_THREADS + threadIdx.x % inside;
+    const size_t n = (size_t)n_chunks * V, at = (size_t)chunk * V;
+    float shift[V] = {};
+
+    if (lane >= lanes || chunk >= n_chunks) {
+        return;
+    }
+    if (bias != nullptr) {
+        rp_load<V>(bias + at, shift);
+    }
+#pragma unroll 2
+    for (size_t row = blockIdx.x * (size_t)lanes + lane; row < t;
+         row += gridDim.x * (size_t)lanes) {
+        float v[V], more[V] = {};
+        rp_load<V>(y + row * stride + at, v);
+        if (add != nullptr) {
+            rp_load<V>(add + row * n + at, more);
+        }
+#pragma unroll
+        for (int j = 0; j < V; j++) {
+            v[j] = v[j] + shift[j] + more[j];
+        }
+        rp_store<V>(out + row * n + at, v);
+    }
+}
+
+void rp_cuda_k_end_rows(cudaStream_t stream, rp_cuda_view y, size_t t, int n, int stride,
+                        const float *bias, rp_cuda_view add, rp_cuda_view out)
+{
+    const bool wide = n % 8 == 0 && stride % 8 == 0 && rp_wide(y.data) && rp_wide(bias) &&
+                      rp_wide(add.data) && rp_wide(out.data);
+
+    if (t == 0 || n <= 0) {
+        return;
+    }
+    rp_with_act(y.dtype, [&](auto y_type) {
+        rp_with_act(add.dtype, [&](auto add_type) {
+            rp_with_act(out.dtype, [&](auto out_type) {
+                rp_with_chunk<8>(wide, [&](auto chunk) {
+                    constexpr int V = decltype(chunk)::value;
+                    const int chunks = n / V;
+                    const int lanes = chunks < ROWS_THREADS ? ROWS_THREADS / chunks : 1;
+                    const size_t rows = rp_ceil_div(t, (size_t)lanes * 4);
+                    const dim3 grid((unsigned)(rows < END_BLOCKS ? rows : (size_t)END_BLOCKS),
+                                    (unsigned)rp_ceil_div((size_t)chunks, ROWS_THREADS));
+                    end_rows<V><<<grid, ROWS_THREADS, 0, stream>>>(
+                        (const decltype(y_type) *)y.data, t, chunks, (size_t)stride, lanes, bias,
+                        (const decltype(add_type) *)add.data, (decltype(out_type) *)out.data);
+                });
+            });
+        });
+    });
 }

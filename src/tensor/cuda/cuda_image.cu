@@ -1,6 +1,6 @@
 /*
- * cuda_image.cu - ops on pictures [c, h, w]: cutting into tokens, transposing, doubling, channel
- * bias.
+ * cuda_image.cu - ops on pictures [c, h, w]: cutting into tokens, transposing, doubling, the
+ * end of a convolution.
  *
  * Neighbouring threads write neighbouring elements; a transposition turns tiles in shared memory so
  * that it reads in order too.
@@ -206,44 +206,45 @@ void rp_cuda_k_upsample(cudaStream_t stream, rp_cuda_view x, int c, int h, int w
     });
 }
 
-/* ---- channel bias ---- */
+/* ---- the end of a convolution ---- */
 
 /* A block an equal part of a channel: parts blocks each. */
-template <int V, typename X>
+template <int V>
 __global__ void __launch_bounds__(THREADS)
-    add_channel(X *x, size_t c, size_t hw, size_t parts, const float *bias)
+    end_planes(const float *y, size_t c, size_t hw, size_t parts, const float *bias,
+               const float *add, float *out)
 {
     for (size_t block = blockIdx.x; block < c * parts; block += gridDim.x) {
         const size_t channel = block / parts;
         const size_t i = (block % parts * THREADS + threadIdx.x) * V;
-        X *at = x + channel * hw + i;
-        float v[V];
+        const size_t at = channel * hw + i;
+        const float shift = bias != nullptr ? bias[channel] : 0.0f;
+        float v[V], more[V] = {};
         if (i >= hw) {
             continue;
         }
-        rp_load<V>(at, v);
+        rp_load<V>(y + at, v);
+        if (add != nullptr) {
+            rp_load<V>(add + at, more);
+        }
 #pragma unroll
         for (int j = 0; j < V; j++) {
-            v[j] += bias[channel];
+            v[j] = v[j] + shift + more[j];
         }
-        rp_store<V>(at, v);
+        rp_store<V>(out + at, v);
     }
 }
 
-void rp_cuda_k_add_channel_bias(cudaStream_t stream, rp_cuda_view x, int c, size_t hw,
-                                const float *bias)
+void rp_cuda_k_end_planes(cudaStream_t stream, const float *y, int c, size_t hw, const float *bias,
+                          const float *add, float *out)
 {
     if (c <= 0 || hw == 0) {
         return;
     }
-    rp_with_act(x.dtype, [&](auto type) {
-        using X = decltype(type);
-        constexpr int wide = rp_chunk<X>;
-        rp_with_chunk<wide>(hw % wide == 0 && rp_wide(x.data), [&](auto chunk) {
-            constexpr int V = decltype(chunk)::value;
-            const size_t parts = rp_ceil_div(hw, (size_t)THREADS * V);
-            add_channel<V><<<rp_grid((size_t)c * parts), THREADS, 0, stream>>>(
-                (X *)x.data, (size_t)c, hw, parts, bias);
-        });
+    rp_with_chunk<4>(hw % 4 == 0 && rp_wide(y) && rp_wide(add) && rp_wide(out), [&](auto chunk) {
+        constexpr int V = decltype(chunk)::value;
+        const size_t parts = rp_ceil_div(hw, (size_t)THREADS * V);
+        end_planes<V><<<rp_grid((size_t)c * parts), THREADS, 0, stream>>>(y, (size_t)c, hw, parts,
+                                                                          bias, add, out);
     });
 }

@@ -110,9 +110,16 @@ void rp_cuda_k_group_norm_rows(cudaStream_t stream, rp_cuda_view x, int c, int h
 /* out[2h 2w, c] = nearest-neighbour doubling of x[h w, c] */
 void rp_cuda_k_upsample_rows(cudaStream_t stream, rp_cuda_view x, int c, int h, int w,
                              rp_cuda_view out);
-/* out[c_out, kernel^2, c_in] = in[c_out, c_in, kernel^2], of one type */
+/* out[padded_out, kernel^2, padded_in] = in[c_out, c_in, kernel^2], of one type, zeros behind */
 void rp_cuda_k_filter_rows(cudaStream_t stream, rp_cuda_view in, int c_out, int c_in, int kernel,
-                           rp_cuda_view out);
+                           int padded_out, int padded_in, rp_cuda_view out);
+/* out[t, padded] = in[t, c], zeros behind */
+void rp_cuda_k_pad_rows(cudaStream_t stream, rp_cuda_view in, size_t t, int c, int padded,
+                        rp_cuda_view out);
+/* out[t, n] = y[t, n] (rows stride elements apart) + bias[n] + add[t, n]; bias and add.data may be
+ * NULL, out may be add, and y for stride n */
+void rp_cuda_k_end_rows(cudaStream_t stream, rp_cuda_view y, size_t t, int n, int stride,
+                        const float *bias, rp_cuda_view add, rp_cuda_view out);
 /* ---- cuda_softmax.cu ---- */
 /*
  * Row i of s [n_q, n_kv] (f32 scores, already scaled; rows n_kv apart) is query q0 + i: soft-capped
@@ -131,9 +138,10 @@ void rp_cuda_k_unpatchify(cudaStream_t stream, rp_cuda_view tokens, int c, int h
 void rp_cuda_k_transpose(cudaStream_t stream, rp_cuda_view x, int rows, int cols, rp_cuda_view out);
 /* out[c, 2h, 2w] = nearest-neighbour doubling of x[c, h, w] */
 void rp_cuda_k_upsample(cudaStream_t stream, rp_cuda_view x, int c, int h, int w, rp_cuda_view out);
-/* x[c, hw] += bias[c] */
-void rp_cuda_k_add_channel_bias(cudaStream_t stream, rp_cuda_view x, int c, size_t hw,
-                                const float *bias);
+/* out[c, hw] = y[c, hw] + bias[c] + add[c, hw], all f32; bias and add may be NULL, out may be y or
+ * add */
+void rp_cuda_k_end_planes(cudaStream_t stream, const float *y, int c, size_t hw, const float *bias,
+                          const float *add, float *out);
 
 #ifdef __cplusplus
 }
