@@ -118,26 +118,6 @@ static void add_matmul(rp_dnn_graph *g, cudnnBackendDescriptor_t a, cudnnBackend
     rp_dnn_add(g, op);
 }
 
-/* y = mode(x) or, with b, mode(x, b) */
-static void add_pointwise(rp_dnn_graph *g, cudnnPointwiseMode_t mode, cudnnBackendDescriptor_t x,
-                          cudnnBackendDescriptor_t b, cudnnBackendDescriptor_t y)
-{
-    const cudnnDataType_t f32 = CUDNN_DATA_FLOAT;
-    cudnnBackendDescriptor_t kind = rp_dnn_make(g, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
-    rp_dnn_set(g, kind, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode);
-    rp_dnn_set(g, kind, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &f32);
-    rp_dnn_finish(g, kind);
-
-    cudnnBackendDescriptor_t op = rp_dnn_make(g, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
-    rp_dnn_set_descriptor(g, op, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, kind);
-    rp_dnn_set_descriptor(g, op, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, x);
-    rp_dnn_set_descriptor(g, op, CUDNN_ATTR_OPERATION_POINTWISE_YDESC, y);
-    if (b != NULL) {
-        rp_dnn_set_descriptor(g, op, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, b);
-    }
-    rp_dnn_add(g, op);
-}
-
 static void add_reduction(rp_dnn_graph *g, cudnnReduceTensorOp_t how, cudnnBackendDescriptor_t x,
                           cudnnBackendDescriptor_t y)
 {
@@ -182,14 +162,14 @@ static void build_composite(rp_dnn_graph *g, const sdpa_key *s)
     cudnnBackendDescriptor_t stats = between(g, s, 1, CUDNN_DATA_FLOAT);
 
     add_matmul(g, t.q, t.k, scores);
-    add_pointwise(g, CUDNN_POINTWISE_MUL, scores, t.scale, scaled);
+    rp_dnn_pointwise(g, CUDNN_POINTWISE_MUL, scores, t.scale, scaled);
     add_reduction(g, CUDNN_REDUCE_TENSOR_MAX, scaled, max);
-    add_pointwise(g, CUDNN_POINTWISE_SUB, scaled, max, moved);
-    add_pointwise(g, CUDNN_POINTWISE_EXP, moved, NULL, powers);
+    rp_dnn_pointwise(g, CUDNN_POINTWISE_SUB, scaled, max, moved);
+    rp_dnn_pointwise(g, CUDNN_POINTWISE_EXP, moved, NULL, powers);
     add_reduction(g, CUDNN_REDUCE_TENSOR_ADD, powers, sum);
-    add_pointwise(g, CUDNN_POINTWISE_LOG, sum, NULL, log_sum);
-    add_pointwise(g, CUDNN_POINTWISE_ADD, max, log_sum, stats);
-    add_pointwise(g, CUDNN_POINTWISE_DIV, powers, sum, shares);
+    rp_dnn_pointwise(g, CUDNN_POINTWISE_LOG, sum, NULL, log_sum);
+    rp_dnn_pointwise(g, CUDNN_POINTWISE_ADD, max, log_sum, stats);
+    rp_dnn_pointwise(g, CUDNN_POINTWISE_DIV, powers, sum, shares);
     add_matmul(g, shares, t.v, t.out);
 }
 

@@ -187,19 +187,35 @@ static void end(rp_cuda *cuda, const conv_task *t, const conv_layout *l, rp_cuda
     }
 }
 
+/* What the convolution itself may add: all or nothing. */
+static int ends_of(const conv_task *t, const conv_layout *l)
+{
+    const bool takes = t->add.data == NULL || (t->add.dtype == t->w.dtype && aligned(t->add));
+
+    if (!t->rows || t->s.kernel == 1 || l->aside || !takes || (uintptr_t)t->bias % 16 != 0) {
+        return 0;
+    }
+    return (t->bias != NULL ? RP_CUDA_ENDS_BIAS : 0) | (t->add.data != NULL ? RP_CUDA_ENDS_ADD : 0);
+}
+
 static rp_status run_task(rp_cuda *cuda, const conv_task *t)
 {
     const conv_layout l = layout_of(t);
+    bool ended = false;
     rp_cuda_conv_job job = {
-        .key = {l.c_in, l.c_out, l.h, l.w, t->s.kernel, (int)t->w.dtype, t->rows},
+        .key = {l.c_in, l.c_out, l.h, l.w, t->s.kernel, (int)t->w.dtype, t->rows, ends_of(t, &l)},
         .w = t->w,
         .y = t->out,
+        .bias = t->bias,
+        .add = t->add,
     };
 
     RP_TRY(take_input(cuda, t, &l, &job.x));
     RP_TRY(lay_out(cuda, t, &l, &job));
-    RP_TRY(t->s.kernel == 1 ? run_product(cuda, &job) : rp_cuda_conv_run(cuda, &job));
-    end(cuda, t, &l, job.y);
+    RP_TRY(t->s.kernel == 1 ? run_product(cuda, &job) : rp_cuda_conv_run(cuda, &job, &ended));
+    if (!ended) {
+        end(cuda, t, &l, job.y);
+    }
     return RP_CUDA(cuda, cudaPeekAtLastError());
 }
 

@@ -5,20 +5,27 @@
 
 #include "tensor/cuda/cuda.h"
 
+#define RP_CUDA_ENDS_BIAS 1
+#define RP_CUDA_ENDS_ADD  2
+
 /* All that a plan depends on. No holes: compared as bytes. */
 typedef struct {
     int c_in, c_out, h, w, kernel;
     int dtype; /* an rp_dtype */
     int rows;  /* 1: [h w, c], filters [c_out, k, k, c_in] */
+    int ends;  /* of RP_CUDA_ENDS_*: what is added to the output */
 } rp_cuda_conv_key;
 
-/* x, w and y of the key's type, 16-byte aligned. */
+/* x, w, y and add of the key's type, 16-byte aligned; add does not overlap y. */
 typedef struct {
     rp_cuda_conv_key key;
     rp_cuda_view x, w, y;
+    const float *bias; /* of which key.ends tells */
+    rp_cuda_view add;
 } rp_cuda_conv_job;
 
-/* y = conv(x). RP_E_UNSUP where cuDNN cannot, RP_E_NOMEM for its workspace. */
-rp_status rp_cuda_conv_run(rp_cuda *cuda, const rp_cuda_conv_job *job);
+/* y = conv(x), and where cuDNN can + bias + add: then *ended. RP_E_UNSUP where it cannot even do
+ * the first, RP_E_NOMEM for its workspace. */
+rp_status rp_cuda_conv_run(rp_cuda *cuda, const rp_cuda_conv_job *job, bool *ended);
 
 #endif

@@ -4,8 +4,14 @@
  * The algorithm comes from cuDNN's model of the device, not from a measurement, so that every rank
  * takes the same one in every run. In bf16 the tensor cores compute; f32 is for checking and takes
  * the algorithms that only multiply and add, without TF32.
+ *
+ * Bias and addend go into the convolution where cuDNN has a kernel for that: as a graph of
+ * operations with the bias in f32, or by its older call, whose bias is bf16. Where it has neither,
+ * whoever asks adds them afterwards.
  */
 #include "tensor/cuda/cuda_conv.h"
+
+#include "tensor/cuda/cuda_dnn.h"
 
 #include "base/check.h"
 #include "base/log.h"
@@ -16,6 +22,9 @@
 
 #define CONV_MAX_WORKSPACE ((size_t)1 << 30)
 
+/* How a plan is run. */
+typedef enum { CONV_PLAIN, CONV_GRAPH, CONV_CALL } conv_way;
+
 /* Plan of one shape; cuda->convs is the first of a list. */
 struct rp_cuda_convs {
     rp_cuda_convs *next;
@@ -25,12 +34,23 @@ struct rp_cuda_convs {
     cudnnConvolutionDescriptor_t conv;
     cudnnConvolutionFwdAlgo_t algorithm;
     size_t workspace_bytes;
+    conv_way way;
+    rp_dnn_graph graph;           /* of CONV_GRAPH */
+    cudnnTensorDescriptor_t bias; /* of CONV_CALL */
+    cudnnActivationDescriptor_t identity;
 };
 
 /* ------------------------------------------------------------------ plans */
 
 static void free_plan(rp_cuda_convs *plan)
 {
+    rp_dnn_drop(&plan->graph);
+    if (plan->identity != NULL) {
+        cudnnDestroyActivationDescriptor(plan->identity);
+    }
+    if (plan->bias != NULL) {
+        cudnnDestroyTensorDescriptor(plan->bias);
+    }
     if (plan->conv != NULL) {
         cudnnDestroyConvolutionDescriptor(plan->conv);
     }
@@ -150,25 +170,162 @@ static rp_status choose_algorithm(rp_cuda *cuda, rp_cuda_convs *plan)
                    rp_dtype_name((rp_dtype)k->dtype));
 }
 
-static rp_status make_plan(rp_cuda *cuda, rp_cuda_convs *plan)
+static rp_status make_plain(rp_cuda *cuda, rp_cuda_convs *plan)
 {
     const rp_cuda_conv_key *k = &plan->key;
     const cudnnDataType_t type = k->dtype == RP_F32 ? CUDNN_DATA_FLOAT : CUDNN_DATA_BFLOAT16;
-    rp_status st = describe_tensor(cuda, type, k, k->c_in, &plan->x);
 
-    if (st == RP_OK) {
-        st = describe_tensor(cuda, type, k, k->c_out, &plan->y);
+    RP_TRY(describe_tensor(cuda, type, k, k->c_in, &plan->x));
+    RP_TRY(describe_tensor(cuda, type, k, k->c_out, &plan->y));
+    RP_TRY(describe_filter(cuda, type, k, &plan->w));
+    RP_TRY(describe_conv(cuda, k, &plan->conv));
+    return choose_algorithm(cuda, plan);
+}
+
+/* ------------------------------------------------------------------ plans with bias and addend */
+
+/* Pointers of a run, in the order in which build_graph() makes the tensors. */
+enum { CONV_X, CONV_W, CONV_Y, CONV_REST };
+
+/* [1, c, h, w] that lies as rows. */
+static cudnnBackendDescriptor_t picture(rp_dnn_graph *g, rp_dnn_place place, cudnnDataType_t type,
+                                        int c, int h, int w)
+{
+    const int64_t dim[4] = {1, c, h, w};
+    const int64_t stride[4] = {(int64_t)h * w * c, 1, (int64_t)w * c, c};
+
+    return rp_dnn_tensor(g, place, type, dim, stride);
+}
+
+static cudnnBackendDescriptor_t filter(rp_dnn_graph *g, const rp_cuda_conv_key *k)
+{
+    const int64_t dim[4] = {k->c_out, k->c_in, k->kernel, k->kernel};
+    const int64_t stride[4] = {(int64_t)k->kernel * k->kernel * k->c_in, 1,
+                               (int64_t)k->kernel * k->c_in, k->c_in};
+
+    return rp_dnn_tensor(g, RP_DNN_MEMORY, CUDNN_DATA_BFLOAT16, dim, stride);
+}
+
+static void add_conv(rp_dnn_graph *g, const rp_cuda_conv_key *k, cudnnBackendDescriptor_t x,
+                     cudnnBackendDescriptor_t w, cudnnBackendDescriptor_t y)
+{
+    const cudnnDataType_t f32 = CUDNN_DATA_FLOAT;
+    const cudnnConvolutionMode_t mode = CUDNN_CROSS_CORRELATION;
+    const int64_t n_dims = 2, ones[2] = {1, 1}, pads[2] = {k->kernel / 2, k->kernel / 2};
+    const float one = 1.0f, zero = 0.0f;
+    cudnnBackendDescriptor_t kind = rp_dnn_make(g, CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR);
+    rp_dnn_set(g, kind, CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &f32);
+    rp_dnn_set(g, kind, CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE, 1, &mode);
+    rp_dnn_set(g, kind, CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, CUDNN_TYPE_INT64, 1, &n_dims);
+    rp_dnn_set(g, kind, CUDNN_ATTR_CONVOLUTION_DILATIONS, CUDNN_TYPE_INT64, 2, ones);
+    rp_dnn_set(g, kind, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, CUDNN_TYPE_INT64, 2, ones);
+    rp_dnn_set(g, kind, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, CUDNN_TYPE_INT64, 2, pads);
+    rp_dnn_set(g, kind, CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, CUDNN_TYPE_INT64, 2, pads);
+    rp_dnn_finish(g, kind);
+
+    cudnnBackendDescriptor_t op =
+        rp_dnn_make(g, CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR);
+    rp_dnn_set_descriptor(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, kind);
+    rp_dnn_set_descriptor(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, x);
+    rp_dnn_set_descriptor(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W, w);
+    rp_dnn_set_descriptor(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, y);
+    rp_dnn_set(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA, CUDNN_TYPE_FLOAT, 1, &one);
+    rp_dnn_set(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA, CUDNN_TYPE_FLOAT, 1, &zero);
+    rp_dnn_add(g, op);
+}
+
+/* y = (conv(x) + add) + bias, in f32 up to y. */
+static void build_graph(rp_dnn_graph *g, const rp_cuda_conv_key *k)
+{
+    const cudnnDataType_t bf16 = CUDNN_DATA_BFLOAT16, f32 = CUDNN_DATA_FLOAT;
+    const bool with_bias = (k->ends & RP_CUDA_ENDS_BIAS) != 0;
+    cudnnBackendDescriptor_t x = picture(g, RP_DNN_MEMORY, bf16, k->c_in, k->h, k->w);
+    cudnnBackendDescriptor_t w = filter(g, k);
+    cudnnBackendDescriptor_t y = picture(g, RP_DNN_MEMORY, bf16, k->c_out, k->h, k->w);
+    cudnnBackendDescriptor_t sums = picture(g, RP_DNN_VIRTUAL, f32, k->c_out, k->h, k->w);
+
+    g->repeatable = true;
+    add_conv(g, k, x, w, sums);
+    if ((k->ends & RP_CUDA_ENDS_ADD) != 0) {
+        cudnnBackendDescriptor_t add = picture(g, RP_DNN_MEMORY, bf16, k->c_out, k->h, k->w);
+        cudnnBackendDescriptor_t both =
+            with_bias ? picture(g, RP_DNN_VIRTUAL, f32, k->c_out, k->h, k->w) : y;
+        rp_dnn_pointwise(g, CUDNN_POINTWISE_ADD, sums, add, both);
+        sums = both;
     }
-    if (st == RP_OK) {
-        st = describe_filter(cuda, type, k, &plan->w);
+    if (with_bias) {
+        cudnnBackendDescriptor_t bias = picture(g, RP_DNN_MEMORY, f32, k->c_out, 1, 1);
+        rp_dnn_pointwise(g, CUDNN_POINTWISE_ADD, sums, bias, y);
     }
-    if (st == RP_OK) {
-        st = describe_conv(cuda, k, &plan->conv);
+}
+
+static const char *ends_name(int ends)
+{
+    static const char *const names[] = {"", "a bias", "an addend", "a bias and an addend"};
+
+    return names[ends];
+}
+
+static void say_refused(const rp_cuda *cuda, const rp_cuda_conv_key *k, const char *way,
+                        const char *why)
+{
+    RP_INFO("%s: cuDNN %zu has no %s for a convolution of %d to %d channels, %dx%d, with %s: %s",
+            cuda->name, cudnnGetVersion(), way, k->c_in, k->c_out, k->h, k->w, ends_name(k->ends),
+            why);
+}
+
+/* RP_E_ABSENT, said, where cuDNN cannot. A shortage of memory is a failure: it must not give one
+ * rank other bits than the others have. */
+static rp_status make_graph(rp_cuda *cuda, rp_cuda_convs *plan)
+{
+    rp_dnn_graph *g = &plan->graph;
+
+    build_graph(g, &plan->key);
+    rp_dnn_compile(g, cuda->dnn, CONV_MAX_WORKSPACE);
+    if (g->status == CUDNN_STATUS_SUCCESS) {
+        plan->workspace_bytes = g->workspace_bytes;
+        return RP_OK;
     }
-    if (st == RP_OK) {
-        st = choose_algorithm(cuda, plan);
+    if (g->status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ||
+        g->status == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED) {
+        return RP_DNN(cuda, g->status);
     }
-    return st;
+    say_refused(cuda, &plan->key, "graph", g->message);
+    rp_dnn_drop(g);
+    return RP_E_ABSENT;
+}
+
+/* On top of a plain plan. Without an activation the call knows one algorithm only; whether it can
+ * is found when it is run. */
+static rp_status make_call(rp_cuda *cuda, rp_cuda_convs *plan)
+{
+    const rp_cuda_conv_key *k = &plan->key;
+
+    if ((k->ends & RP_CUDA_ENDS_BIAS) == 0 ||
+        plan->algorithm != CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM) {
+        say_refused(cuda, k, "call", "not with its algorithm, or not without a bias");
+        return RP_E_ABSENT;
+    }
+    RP_TRY(RP_DNN(cuda, cudnnCreateTensorDescriptor(&plan->bias)));
+    RP_TRY(RP_DNN(cuda, cudnnSetTensor4dDescriptor(plan->bias, CUDNN_TENSOR_NHWC,
+                                                   CUDNN_DATA_BFLOAT16, 1, k->c_out, 1, 1)));
+    RP_TRY(RP_DNN(cuda, cudnnCreateActivationDescriptor(&plan->identity)));
+    return RP_DNN(cuda, cudnnSetActivationDescriptor(plan->identity, CUDNN_ACTIVATION_IDENTITY,
+                                                     CUDNN_NOT_PROPAGATE_NAN, 0.0));
+}
+
+static rp_status make_plan(rp_cuda *cuda, rp_cuda_convs *plan)
+{
+    rp_status st = plan->key.ends != 0 ? make_graph(cuda, plan) : RP_E_ABSENT;
+
+    if (st != RP_E_ABSENT) {
+        plan->way = CONV_GRAPH;
+        return st;
+    }
+    RP_TRY(make_plain(cuda, plan));
+    st = plan->key.ends != 0 ? make_call(cuda, plan) : RP_E_ABSENT;
+    plan->way = st == RP_OK ? CONV_CALL : CONV_PLAIN;
+    return st == RP_E_ABSENT ? RP_OK : st;
 }
 
 /* The plan of a shape, made when it is new. */
@@ -214,9 +371,64 @@ void rp_cuda_convs_drop(rp_cuda *cuda)
 
 /* ------------------------------------------------------------------ runs */
 
-rp_status rp_cuda_conv_run(rp_cuda *cuda, const rp_cuda_conv_job *job)
+static rp_status run_graph(rp_cuda *cuda, rp_cuda_convs *plan, const rp_cuda_conv_job *job)
+{
+    void *pointers[RP_DNN_POINTERS] = {
+        [CONV_X] = job->x.data, [CONV_W] = job->w.data, [CONV_Y] = job->y.data};
+    int n = CONV_REST;
+
+    if ((plan->key.ends & RP_CUDA_ENDS_ADD) != 0) {
+        pointers[n++] = job->add.data;
+    }
+    if ((plan->key.ends & RP_CUDA_ENDS_BIAS) != 0) {
+        pointers[n++] = (void *)(uintptr_t)job->bias;
+    }
+    return RP_DNN(cuda, rp_dnn_run(&plan->graph, cuda->dnn, cuda->workspace.data, pointers));
+}
+
+/* *done: false, and a plain plan from now on, when cuDNN has no such kernel. */
+static rp_status run_call(rp_cuda *cuda, rp_cuda_convs *plan, const rp_cuda_conv_job *job,
+                          bool *done)
+{
+    const cudaError_t before = cudaPeekAtLastError();
+    const size_t at = (plan->workspace_bytes + 255) / 256 * 256;
+    const rp_cuda_view add = (plan->key.ends & RP_CUDA_ENDS_ADD) != 0 ? job->add : job->y;
+    const float one = 1.0f, share = add.data == job->y.data ? 0.0f : 1.0f;
+
+    RP_TRY(rp_cuda_scratch_grow(cuda, &cuda->workspace, at + (size_t)plan->key.c_out * 2,
+                                "workspace of a convolution"));
+    const rp_cuda_view bias = {(char *)cuda->workspace.data + at, RP_BF16};
+    rp_cuda_k_convert(cuda->stream, (rp_cuda_view){(void *)(uintptr_t)job->bias, RP_F32}, bias,
+                      (size_t)plan->key.c_out);
+    const cudnnStatus_t status = cudnnConvolutionBiasActivationForward(
+        cuda->dnn, &one, plan->x, job->x.data, plan->w, job->w.data, plan->conv, plan->algorithm,
+        cuda->workspace.data, plan->workspace_bytes, &share, plan->y, add.data, plan->bias,
+        bias.data, plan->identity, plan->y, job->y.data);
+    *done = status / 1000 != CUDNN_STATUS_NOT_SUPPORTED / 1000 &&
+            status / 1000 != CUDNN_STATUS_BAD_PARAM / 1000;
+    if (*done) {
+        return RP_DNN(cuda, status);
+    }
+    if (before == cudaSuccess) {
+        (void)cudaGetLastError(); /* of nobody's */
+    }
+    say_refused(cuda, &plan->key, "call", cudnnGetErrorString(status));
+    plan->way = CONV_PLAIN;
+    return RP_OK;
+}
+
+static rp_status run_plain(rp_cuda *cuda, const rp_cuda_convs *plan, const rp_cuda_conv_job *job)
 {
     const float one = 1.0f, zero = 0.0f;
+
+    return RP_DNN(cuda, cudnnConvolutionForward(cuda->dnn, &one, plan->x, job->x.data, plan->w,
+                                                job->w.data, plan->conv, plan->algorithm,
+                                                cuda->workspace.data, plan->workspace_bytes, &zero,
+                                                plan->y, job->y.data));
+}
+
+rp_status rp_cuda_conv_run(rp_cuda *cuda, const rp_cuda_conv_job *job, bool *ended)
+{
     rp_cuda_convs *plan = NULL;
 
     RP_TRY(find_plan(cuda, &job->key, &plan));
@@ -224,8 +436,12 @@ rp_status rp_cuda_conv_run(rp_cuda *cuda, const rp_cuda_conv_job *job)
         RP_TRY(rp_cuda_scratch_grow(cuda, &cuda->workspace, plan->workspace_bytes,
                                     "workspace of a convolution"));
     }
-    return RP_DNN(cuda, cudnnConvolutionForward(cuda->dnn, &one, plan->x, job->x.data, plan->w,
-                                                job->w.data, plan->conv, plan->algorithm,
-                                                cuda->workspace.data, plan->workspace_bytes, &zero,
-                                                plan->y, job->y.data));
+    *ended = plan->way == CONV_GRAPH;
+    if (plan->way == CONV_GRAPH) {
+        return run_graph(cuda, plan, job);
+    }
+    if (plan->way == CONV_CALL) {
+        RP_TRY(run_call(cuda, plan, job, ended));
+    }
+    return *ended ? RP_OK : run_plain(cuda, plan, job);
 }

@@ -100,6 +100,25 @@ void rp_dnn_add(rp_dnn_graph *g, cudnnBackendDescriptor_t operation)
     g->operations[g->n_operations++] = operation;
 }
 
+void rp_dnn_pointwise(rp_dnn_graph *g, cudnnPointwiseMode_t mode, cudnnBackendDescriptor_t x,
+                      cudnnBackendDescriptor_t b, cudnnBackendDescriptor_t y)
+{
+    const cudnnDataType_t f32 = CUDNN_DATA_FLOAT;
+    cudnnBackendDescriptor_t kind = rp_dnn_make(g, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
+    rp_dnn_set(g, kind, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode);
+    rp_dnn_set(g, kind, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &f32);
+    rp_dnn_finish(g, kind);
+
+    cudnnBackendDescriptor_t op = rp_dnn_make(g, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
+    rp_dnn_set_descriptor(g, op, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, kind);
+    rp_dnn_set_descriptor(g, op, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, x);
+    rp_dnn_set_descriptor(g, op, CUDNN_ATTR_OPERATION_POINTWISE_YDESC, y);
+    if (b != NULL) {
+        rp_dnn_set_descriptor(g, op, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, b);
+    }
+    rp_dnn_add(g, op);
+}
+
 /* The heuristic's configurations, best first; how many. */
 static int propose(rp_dnn_graph *g, cudnnHandle_t handle,
                    cudnnBackendDescriptor_t configs[RP_DNN_CONFIGS])
@@ -147,6 +166,31 @@ static cudnnStatus_t try_config(cudnnBackendDescriptor_t config, cudnnBackendDes
     return st;
 }
 
+/* Not one that may add in another order the next time? What cannot be asked is taken for good. */
+static bool repeatable(cudnnBackendDescriptor_t config)
+{
+    cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
+    cudnnBackendDescriptor_t engine = NULL;
+    int64_t n_engines = 0, n = 0;
+    bool good = true;
+
+    if (cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine) !=
+        CUDNN_STATUS_SUCCESS) {
+        return true;
+    }
+    if (cudnnBackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR,
+                                 1, &n_engines, &engine) == CUDNN_STATUS_SUCCESS &&
+        cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE,
+                                 CUDNN_TYPE_NUMERICAL_NOTE, CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &n,
+                                 notes) == CUDNN_STATUS_SUCCESS) {
+        for (int64_t i = 0; i < n; i++) {
+            good = good && notes[i] != CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC;
+        }
+    }
+    cudnnBackendDestroyDescriptor(engine);
+    return good;
+}
+
 static void choose(rp_dnn_graph *g, int n, const cudnnBackendDescriptor_t *configs,
                    size_t max_workspace)
 {
@@ -155,6 +199,9 @@ static void choose(rp_dnn_graph *g, int n, const cudnnBackendDescriptor_t *confi
     for (int i = 0; i < n; i++) {
         cudnnBackendDescriptor_t plan = NULL;
         int64_t bytes = 0;
+        if (g->repeatable && !repeatable(configs[i])) {
+            continue;
+        }
         cudnnStatus_t st =
             cudnnBackendCreateDescriptor(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, &plan);
         if (st == CUDNN_STATUS_SUCCESS) {

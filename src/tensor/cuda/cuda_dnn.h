@@ -46,6 +46,7 @@ typedef struct {
     int64_t n_tensors;             /* a tensor's number is its unique id, from 1 */
     int64_t uids[RP_DNN_POINTERS]; /* of the tensors that are not virtual */
     int n_uids;
+    bool repeatable; /* set by the caller: no engine whose bits may differ from run to run */
     cudnnBackendDescriptor_t plan;
     size_t workspace_bytes;        /* that the plan needs */
     cudnnBackendDescriptor_t pack; /* the pointers of the last run */
@@ -65,6 +66,10 @@ void rp_dnn_finish(rp_dnn_graph *g, cudnnBackendDescriptor_t d);
 /* A finished tensor of four dimensions, slowest first; strides in elements. */
 cudnnBackendDescriptor_t rp_dnn_tensor(rp_dnn_graph *g, rp_dnn_place place, cudnnDataType_t type,
                                        const int64_t dim[4], const int64_t stride[4]);
+
+/* Append y = mode(x) or, with b, y = mode(x, b), computed in f32. */
+void rp_dnn_pointwise(rp_dnn_graph *g, cudnnPointwiseMode_t mode, cudnnBackendDescriptor_t x,
+                      cudnnBackendDescriptor_t b, cudnnBackendDescriptor_t y);
 
 /* Finish an operation and append it to the graph. */
 void rp_dnn_add(rp_dnn_graph *g, cudnnBackendDescriptor_t operation);
