@@ -4,6 +4,8 @@
  */
 #include "cuda_pair.h"
 
+#include "tensor/cuda/cuda.h"
+
 /* ---- moves: no arithmetic, so no difference ---- */
 
 static void patches(void **state)
@@ -172,6 +174,34 @@ static void one_conv(const pair_mode *m, const conv_case *one)
     pair_drop(&add);
 }
 
+/* A limit that a real device reaches at millions of pixels, set so low that small pictures do. */
+static void large_pictures_go_in_bands(void **state)
+{
+    (void)state;
+    if (strcmp(pair_ops->name, "cuda") != 0) {
+        skip();
+    }
+    for (size_t i = 0; i < COUNT(conv_cases) * (size_t)pair_n_modes; i++) {
+        const pair_mode *m = &pair_modes[i % (size_t)pair_n_modes];
+        const rp_conv_shape *c = &conv_cases[i / (size_t)pair_n_modes];
+        pair_use(m);
+        if (!by_rows(GPU)) {
+            continue;
+        }
+        rp_cuda *cuda = pair_on[GPU].self;
+        const size_t usual = cuda->conv_elems;
+        const int u2 = c->upsample * c->upsample, most = c->c_in > c->c_out ? c->c_in : c->c_out;
+        /* bands of about a quarter of the limit: some 8 or more of them */
+        cuda->conv_elems = (size_t)((most + 7) / 8 * 8) * (size_t)(u2 * c->w * (c->h / 2));
+        for (int add = 0; add < N_ADDS; add++) {
+            const conv_case one = {c, RP_BF16, i % 2 == 0, (add_kind)add};
+            one_conv(m, &one);
+        }
+        cuda->conv_elems = usual;
+    }
+    pair_done();
+}
+
 static void conv2d(void **state)
 {
     (void)state;
@@ -243,8 +273,12 @@ static void group_norm(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(patches), cmocka_unit_test(transpose),  cmocka_unit_test(copy_rows),
-        cmocka_unit_test(conv2d),  cmocka_unit_test(group_norm),
+        cmocka_unit_test(patches),
+        cmocka_unit_test(transpose),
+        cmocka_unit_test(copy_rows),
+        cmocka_unit_test(conv2d),
+        cmocka_unit_test(large_pictures_go_in_bands),
+        cmocka_unit_test(group_norm),
     };
     pair_open_or_skip();
     const int n_failed = cmocka_run_group_tests_name("cuda_image", tests, NULL, NULL);

@@ -80,6 +80,7 @@ typedef struct {
     rp_cuda_plans *plans;
     rp_cuda_sdpas *sdpas;
     rp_cuda_convs *convs;
+    size_t conv_elems; /* of a picture that one convolution takes whole */
     rp_cuda_graphs *graphs;
     cudaEvent_t *marks; /* [n_marks] */
     int n_marks;

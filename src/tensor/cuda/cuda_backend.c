@@ -84,6 +84,7 @@ static rp_status open_device(rp_cuda *cuda, const rp_backend_params *params)
 
     cuda->device = params->device;
     cuda->n_threads = params->n_threads;
+    cuda->conv_elems = INT32_MAX; /* cuDNN counts in 32 bits */
     RP_TRY(RP_CUDA(cuda, cudaSetDevice(cuda->device)));
     RP_TRY(RP_CUDA(cuda, cudaGetDeviceProperties(&prop, cuda->device)));
     (void)snprintf(cuda->name, sizeof(cuda->name), "%.63s", prop.name);

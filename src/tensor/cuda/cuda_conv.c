@@ -7,10 +7,14 @@
  *
  * Doubling is a kernel of its own, before: its output goes to scratch. So is what comes after a
  * convolution: bias, addend, and rows as narrow as they should be, in one pass.
+ *
+ * A picture too large for cuDNN goes in bands of rows, each with a row more at its inner edges,
+ * whose output is dropped.
  */
 #include "tensor/cuda/cuda_conv.h"
 
 #include "base/check.h"
+#include "base/log.h"
 
 #define CHANNELS 8 /* that a tensor core reads at once: 16 bytes */
 
@@ -51,6 +55,8 @@ typedef struct {
     rp_cuda_view x, w, out;
     const float *bias; /* or NULL */
     rp_cuda_view add;  /* data NULL: none */
+    int above, below;  /* of a band: first and last rows of the output that nobody wants; add and
+                          out begin behind those */
 } conv_task;
 
 /* cuDNN reads 16 bytes at a time. */
@@ -87,7 +93,7 @@ static conv_layout layout_of(const conv_task *t)
 
     l.widened = l.c_in != s->c_in;
     l.filter = l.widened || l.c_out != s->c_out;
-    l.aside = t->add.data == t->out.data || l.c_out != s->c_out ||
+    l.aside = t->add.data == t->out.data || l.c_out != s->c_out || t->above + t->below > 0 ||
               (s->kernel != 1 && (t->out.dtype != t->w.dtype || !aligned(t->out)));
     l.filter_bytes = l.filter ? whole_lines((size_t)l.c_out * taps * (size_t)l.c_in * elem) : 0;
     l.doubled_bytes = l.doubled ? whole_lines((size_t)l.c_in * hw * elem) : 0;
@@ -171,16 +177,26 @@ static rp_status run_product(rp_cuda *cuda, const rp_cuda_conv_job *job)
                          : rp_cuda_gemm(cuda, &of_planes, job->w, job->x, job->y);
 }
 
+static rp_cuda_view moved_by(rp_cuda_view view, size_t n_elems)
+{
+    if (view.data != NULL) {
+        view.data = (char *)view.data + n_elems * rp_dtype_bytes(view.dtype);
+    }
+    return view;
+}
+
 /* out = y + bias + add */
 static void end(rp_cuda *cuda, const conv_task *t, const conv_layout *l, rp_cuda_view y)
 {
-    const size_t hw = (size_t)l->h * (size_t)l->w;
+    const size_t hw = (size_t)(l->h - t->above - t->below) * (size_t)l->w;
+    const size_t dropped = (size_t)t->above * (size_t)l->w * (size_t)l->c_out;
 
     if (t->bias == NULL && t->add.data == NULL && y.data == t->out.data) {
         return;
     }
     if (t->rows) {
-        rp_cuda_k_end_rows(cuda->stream, y, hw, t->s.c_out, l->c_out, t->bias, t->add, t->out);
+        rp_cuda_k_end_rows(cuda->stream, moved_by(y, dropped), hw, t->s.c_out, l->c_out, t->bias,
+                           t->add, t->out);
     } else {
         rp_cuda_k_end_planes(cuda->stream, y.data, t->s.c_out, hw, t->bias, t->add.data,
                              t->out.data);
@@ -219,6 +235,57 @@ static rp_status run_task(rp_cuda *cuda, const conv_task *t)
     return RP_CUDA(cuda, cudaPeekAtLastError());
 }
 
+/* ------------------------------------------------------------------ bands */
+
+/* Elements of a row of the input, with all that it becomes: the wider of both pictures. */
+static size_t row_elems(const conv_task *t)
+{
+    const conv_layout l = layout_of(t);
+    const int c = l.c_in > l.c_out ? l.c_in : l.c_out;
+
+    return (size_t)t->s.upsample * (size_t)l.w * (size_t)c;
+}
+
+/* Rows [begin, end) of the input. */
+static conv_task band_of(const conv_task *t, int begin, int end)
+{
+    const int halo = t->s.kernel / 2, u = t->s.upsample;
+    const int above = begin > 0 ? halo : 0, below = end < t->s.h ? halo : 0;
+    const size_t in_row = (size_t)t->s.w * (size_t)t->s.c_in;
+    const size_t out_row = (size_t)u * (size_t)u * (size_t)t->s.w * (size_t)t->s.c_out;
+    conv_task band = *t;
+
+    band.s.h = end - begin + above + below;
+    band.above = u * above;
+    band.below = u * below;
+    band.x = moved_by(t->x, (size_t)(begin - above) * in_row);
+    band.add = moved_by(t->add, (size_t)begin * out_row);
+    band.out = moved_by(t->out, (size_t)begin * out_row);
+    return band;
+}
+
+static rp_status run_whole(rp_cuda *cuda, const conv_task *t)
+{
+    const size_t per_row = row_elems(t), room = cuda->conv_elems / 4;
+    const int n = room > per_row ? (int)(room / per_row) : 1;
+
+    if (per_row * (size_t)t->s.h <= cuda->conv_elems) {
+        return run_task(cuda, t);
+    }
+    if (!t->rows) {
+        return RP_FAIL(RP_E_UNSUP,
+                       "a convolution of %d to %d channels, %d x %d, is too large for precision "
+                       "f32 on a GPU: %zu elements at most; bf16 has no such limit",
+                       t->s.c_in, t->s.c_out, t->s.h * t->s.upsample, t->s.w * t->s.upsample,
+                       cuda->conv_elems);
+    }
+    for (int begin = 0; begin < t->s.h; begin += n) {
+        const conv_task band = band_of(t, begin, t->s.h - begin < n ? t->s.h : begin + n);
+        RP_TRY(run_task(cuda, &band));
+    }
+    return RP_OK;
+}
+
 void rp_cuda_conv2d(void *self, const rp_conv_shape *shape, const float *x, const rp_tensor *w,
                     const rp_tensor *bias, const float *add, float *out)
 {
@@ -233,5 +300,5 @@ void rp_cuda_conv2d(void *self, const rp_conv_shape *shape, const float *x, cons
         .add = add != NULL ? rp_cuda_at(cuda, add) : (rp_cuda_view){NULL, RP_F32},
     };
 
-    rp_cuda_keep(cuda, run_task(cuda, &task));
+    rp_cuda_keep(cuda, run_whole(cuda, &task));
 }
