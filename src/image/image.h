@@ -9,10 +9,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* rgb_f32 [3, h, w], about -1 to 1 -> rgb [h, w, 3]: round(clamp(x / 2 + 0.5, 0, 1) * 255), halves to
- * even as numpy.round (diffusers' VaeImageProcessor); NaN gives 0. */
-void rp_image_from_f32(const float *rgb_f32, int h, int w, uint8_t *rgb);
-
 /* Write rgb [h, w, 3]. `settings` is JSON text in UTF-8 for the iTXt chunk "rankpool" (at most 512 KiB),
  * or NULL; the program's name and version go to "Software". The same pixels and text give the same bytes
  * (no time stamp). RP_E_ARG (size not 1 to 65536, bad text), RP_E_IO, RP_E_EXISTS, RP_E_NOMEM. */

@@ -35,7 +35,7 @@ rp_status rp_job_progress(const rp_job *job, const char *phase, int step)
 typedef struct {
     const rp_job *job;
     int image;
-    float *rgb;
+    uint8_t *rgb;
 } decoding;
 
 static rp_status decode(void *arg)
@@ -45,31 +45,25 @@ static rp_status decode(void *arg)
     const rp_pipeline *p = &job->pool->pipeline;
 
     return p->vae->decode(p->vae_self, job->x + (size_t)d->image * job->n_elems, job->h, job->w,
-                          d->rgb);
+                          NULL, d->rgb);
 }
 
 rp_status rp_job_decode(rp_job *job)
 {
     const double begin   = rp_clock_now();
     const size_t n_px    = (size_t)job->params.width * (size_t)job->params.height;
-    float *rgb           = NULL;
-    rp_status st         = RP_OK;
 
-    RP_TRY_OUT(rp_job_progress(job, "decode", job->params.steps));
-    RP_TRY_OUT(rp_mem_new((size_t)job->params.images, sizeof(uint8_t *), "pictures", (void **)&job->rgb));
-    RP_TRY_OUT(rp_mem_new(3 * n_px, sizeof(float), "a picture", (void **)&rgb));
+    RP_TRY(rp_job_progress(job, "decode", job->params.steps));
+    RP_TRY(rp_mem_new((size_t)job->params.images, sizeof(uint8_t *), "pictures", (void **)&job->rgb));
     for (int i = 0; i < job->params.images; i++) {
-        RP_TRY_OUT(rp_mem_new(3 * n_px, 1, "a picture", (void **)&job->rgb[i]));
-        decoding d          = {job, i, rgb};
+        RP_TRY(rp_mem_new(3 * n_px, 1, "a picture", (void **)&job->rgb[i]));
+        decoding d          = {job, i, job->rgb[i]};
         const double before = rp_trace_begin(&job->pool->trace);
-        RP_TRY_OUT(rp_room_run(&job->pool->pipeline, RP_ROOM_DECODE, decode, &d));
-        rp_image_from_f32(rgb, job->params.height, job->params.width, job->rgb[i]);
+        RP_TRY(rp_room_run(&job->pool->pipeline, RP_ROOM_DECODE, decode, &d));
         rp_trace_end(&job->pool->trace, before, RP_TRACE_DECODE, (rp_trace_of){-1, -1, i, -1});
     }
     job->times.decode = rp_clock_now() - begin;
-out:
-    free(rgb);
-    return st;
+    return RP_OK;
 }
 
 /* ---- writing */

@@ -60,8 +60,9 @@ typedef struct {
     void (*info)(const void *self, rp_denoiser_info *out);
     uint64_t (*fingerprint)(const void *self); /* of config and weights */
 
-    /* What the network in `dir` would take in this precision (not AUTO), and begin() for a job of this
-     * shape (h 0: the size it was trained for; c and sigma are not read). Reads the config only: for saying what does not fit. */
+    /* What the network in `dir` would take in this precision (not AUTO), and begin() for a job of
+     * this shape (h 0: the size it was trained for; c and sigma are not read). Reads the config
+     * only: for saying what does not fit. */
     rp_status (*need)(const char *dir, rp_precision precision, const rp_denoiser_job *job,
                       rp_denoiser_need *out);
 
@@ -131,9 +132,11 @@ typedef struct {
     void (*info)(const void *self, rp_vae_info *out);
     uint64_t (*fingerprint)(const void *self);
     /* latents [c, h, w] as the denoiser left them (unscaled inside: x / scaling_factor +
-     * shift_factor)
-     * -> rgb [3, scale h, scale w], about -1 to 1, not clamped; both f32, host memory. */
-    rp_status (*decode)(void *self, const float *latents, int h, int w, float *rgb);
+     * shift_factor), f32
+     * -> rgb [3, scale h, scale w], about -1 to 1, not clamped, f32
+     * -> bytes [scale h, scale w, 3], clamped and rounded (the op to_bytes)
+     * All in host memory; rgb or bytes may be NULL. */
+    rp_status (*decode)(void *self, const float *latents, int h, int w, float *rgb, uint8_t *bytes);
 } rp_vae_ops;
 
 /* All networks of this build, each ended by NULL. */

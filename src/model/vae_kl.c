@@ -54,6 +54,12 @@ typedef struct {
     float scaling, shift;
 } kl_config;
 
+/* Host memory that a device reaches fast. */
+typedef struct {
+    void *mem;
+    size_t n_bytes;
+} kl_host;
+
 typedef struct {
     kl_config config;
     rp_backend backend;
@@ -69,8 +75,8 @@ typedef struct {
 
     /* three pictures [c, h, w]: the current one and two to work in, swapped as it goes */
     rp_buffer x, a, b;
-    float *host; /* [latent_channels, h, w] */
-    size_t host_elems;
+    rp_buffer bytes;      /* [h, w, 3], 4 of them a float */
+    kl_host latents, out; /* f32 [latent_channels, h, w]; the bytes */
 } kl;
 
 /* ----------------------------------------------------------------- config */
@@ -238,8 +244,12 @@ static void kl_close(void *handle)
     rp_buffer_free(&self->backend, &self->x);
     rp_buffer_free(&self->backend, &self->a);
     rp_buffer_free(&self->backend, &self->b);
+    rp_buffer_free(&self->backend, &self->bytes);
+    if (self->backend.ops != NULL) {
+        self->backend.ops->release_host(self->backend.self, self->latents.mem);
+        self->backend.ops->release_host(self->backend.self, self->out.mem);
+    }
     rp_params_close(&self->params);
-    free(self->host);
     free(self);
 }
 
@@ -310,13 +320,28 @@ static size_t kl_most_elems(const kl_config *c, int h, int w)
     return larger(most, (area << (2 * (c->n_blocks - 1))) * RGB);
 }
 
+static rp_status kl_grow_host(kl *self, kl_host *host, size_t n_bytes, const char *what)
+{
+    const rp_backend *b = &self->backend;
+
+    if (n_bytes <= host->n_bytes) {
+        return RP_OK;
+    }
+    b->ops->release_host(b->self, host->mem);
+    *host = (kl_host){0};
+    RP_TRY(b->ops->alloc_host(b->self, n_bytes, what, &host->mem));
+    host->n_bytes = n_bytes;
+    return RP_OK;
+}
+
+/* Nothing is allocated for a size not above one that was there before. */
 static rp_status kl_grow(kl *self, int h, int w)
 {
     const kl_config *c = &self->config;
     const size_t most = kl_most_elems(c, h, w);
     const size_t latent = (size_t)c->latent_channels * (size_t)h * (size_t)w;
+    const size_t n_bytes = (((size_t)h * (size_t)w) << (2 * (c->n_blocks - 1))) * RGB;
     int widest = c->latent_channels;
-    void *mem = NULL;
 
     for (int i = 0; i < c->n_blocks; i++) {
         widest = c->channels[i] > widest ? c->channels[i] : widest;
@@ -324,12 +349,9 @@ static rp_status kl_grow(kl *self, int h, int w)
     RP_TRY(rp_buffer_grow_act(&self->backend, &self->x, most, "VAE picture"));
     RP_TRY(rp_buffer_grow_act(&self->backend, &self->a, most, "VAE picture"));
     RP_TRY(rp_buffer_grow_act(&self->backend, &self->b, most, "VAE picture"));
-    if (latent > self->host_elems) {
-        RP_TRY(rp_mem_new(latent, sizeof(float), "unscaled latents", &mem));
-        free(self->host);
-        self->host = mem;
-        self->host_elems = latent;
-    }
+    RP_TRY(rp_buffer_grow(&self->backend, &self->bytes, (n_bytes + 3) / 4, "picture's bytes"));
+    RP_TRY(kl_grow_host(self, &self->latents, latent * sizeof(float), "unscaled latents"));
+    RP_TRY(kl_grow_host(self, &self->out, n_bytes, "picture's bytes"));
     return self->backend.ops->reserve(self->backend.self, 9 * widest, c->attend ? h * w : 1,
                                       c->channels[0]);
 }
@@ -468,36 +490,62 @@ static void kl_run(kl *self, int h, int w)
     kl_conv(self, last, RGB, h, w, 3, 1, &self->out_w, &self->out_b);
 }
 
-static rp_status kl_decode(void *handle, const float *latents, int h, int w, float *rgb)
+/* Latents -> x. The host scales them: they come from there, and it takes a tenth of a millisecond.
+ */
+static void kl_put(kl *self, const float *latents, int h, int w)
+{
+    const kl_config *c = &self->config;
+    const size_t area = (size_t)h * (size_t)w, n = area * (size_t)c->latent_channels;
+    float *const host = self->latents.mem;
+
+    for (size_t i = 0; i < n; i++) {
+        host[i] = latents[i] / c->scaling + c->shift;
+    }
+    self->backend.ops->put(self->backend.self, self->x.data, host, n * sizeof(float));
+    if (self->backend.ops->picture_rows(self->backend.self)) {
+        kl_turn(self, &self->x, c->latent_channels, (int)area, &self->a);
+        kl_swap(&self->x, &self->a);
+    }
+}
+
+/* Picture in x -> rgb, bytes, where they are wanted. */
+static rp_status kl_get(kl *self, size_t n_px, float *rgb, uint8_t *bytes)
+{
+    const rp_backend_ops *ops = self->backend.ops;
+    void *const be = self->backend.self;
+    uint8_t *const made = (uint8_t *)self->bytes.data;
+
+    if (bytes != NULL) {
+        ops->to_bytes(be, self->x.data, n_px, made);
+        ops->get(be, self->out.mem, made, n_px * RGB);
+    }
+    if (rgb != NULL) {
+        const bool by_rows = ops->picture_rows(be);
+        if (by_rows) {
+            kl_turn(self, &self->x, (int)n_px, RGB, &self->a);
+        }
+        ops->get(be, rgb, by_rows ? self->a.data : self->x.data, n_px * RGB * sizeof(float));
+    }
+    RP_TRY(ops->sync(be));
+    if (bytes != NULL) {
+        memcpy(bytes, self->out.mem, n_px * RGB);
+    }
+    return RP_OK;
+}
+
+static rp_status kl_decode(void *handle, const float *latents, int h, int w, float *rgb,
+                           uint8_t *bytes)
 {
     kl *self = handle;
-    const kl_config *c = &self->config;
-    const rp_backend_ops *ops = self->backend.ops;
 
     if (h < 1 || w < 1 || h > MAX_LATENT_SIZE || w > MAX_LATENT_SIZE) {
         return RP_FAIL(RP_E_ARG, "latents of %d x %d: the VAE takes 1 to %d", h, w,
                        MAX_LATENT_SIZE);
     }
-    const size_t area = (size_t)h * (size_t)w;
-    const size_t n_latent = area * (size_t)c->latent_channels;
-    const size_t n_rgb = (area << (2 * (c->n_blocks - 1))) * RGB;
-
     RP_TRY(kl_grow(self, h, w));
-    for (size_t i = 0; i < n_latent; i++) {
-        self->host[i] = latents[i] / c->scaling + c->shift;
-    }
-    ops->put(self->backend.self, self->x.data, self->host, n_latent * sizeof(float));
-    if (ops->picture_rows(self->backend.self)) {
-        kl_turn(self, &self->x, c->latent_channels, (int)area, &self->a);
-        kl_swap(&self->x, &self->a);
-    }
+    kl_put(self, latents, h, w);
     kl_run(self, h, w);
-    if (ops->picture_rows(self->backend.self)) {
-        kl_turn(self, &self->x, (int)(n_rgb / RGB), RGB, &self->a);
-        kl_swap(&self->x, &self->a);
-    }
-    ops->get(self->backend.self, rgb, self->x.data, n_rgb * sizeof(float));
-    return ops->sync(self->backend.self);
+    return kl_get(self, ((size_t)h * (size_t)w) << (2 * (self->config.n_blocks - 1)), rgb, bytes);
 }
 
 const rp_vae_ops rp_vae_kl = {

@@ -29,6 +29,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* Arithmetic of activations and matrices: --precision. AUTO is the backend's own choice (cpu: f32,
  * cuda: bf16). FP8: bf16, but for the weights that are `narrow` and what they are multiplied with.
@@ -118,7 +119,8 @@ typedef struct rp_backend_ops {
      * must stay as it is until the next sync() when it is given to put(). */
     rp_status (*alloc_host)(void *self, size_t n_bytes, const char *what, void **out);
     void (*release_host)(void *self, void *mem);
-    /* n_bytes counts floats, 4 bytes each, whatever is kept; get() has arrived after sync(). */
+    /* n_bytes counts floats, 4 bytes each, whatever is kept; of memory from alloc() it is any
+     * number. get() has arrived after sync(). */
     void (*put)(void *self, void *dst, const void *host, size_t n_bytes);
     void (*get)(void *self, void *host, const void *src, size_t n_bytes);
     void (*copy)(void *self, void *dst, const void *src, size_t n_bytes);
@@ -245,6 +247,10 @@ typedef struct rp_backend_ops {
                        const rp_tensor *b, float eps, bool silu, float *out);
     /* out[cols, rows] = x[rows, cols]^T */
     void (*transpose)(void *self, const float *x, int rows, int cols, float *out);
+    /* bytes[hw, 3] of a picture of 3 channels that lies as picture_rows() says, about -1 to 1:
+     * round(clamp(x / 2 + 0.5, 0, 1) * 255) in f32, halves to even as numpy.round (diffusers'
+     * VaeImageProcessor); NaN gives 0. bytes from alloc(). */
+    void (*to_bytes)(void *self, const float *x, size_t hw, uint8_t *bytes);
 } rp_backend_ops;
 
 /* One opened backend, as models carry it. */

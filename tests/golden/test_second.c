@@ -228,7 +228,8 @@ static void picture_is_that_of_diffusers(void **state)
     rp_vae_list[0]->info(vae, &info);
     assert_int_equal(info.scale, SCALE);
     assert_int_equal(
-        rp_vae_list[0]->decode(vae, (const float *)run.data + (STEPS - 1) * N, H, W, rgb), RP_OK);
+        rp_vae_list[0]->decode(vae, (const float *)run.data + (STEPS - 1) * N, H, W, rgb, NULL),
+        RP_OK);
     rpt_assert_close("picture", rgb, image.data, n, golden_tolerance(TOLERANCE, GOLDEN_BF16_REL));
     rp_vae_list[0]->close(vae);
     free(rgb);

@@ -1,7 +1,6 @@
 /* test_vae.c - the decoder of the shipped model against diffusers. */
 #include "golden.h"
 
-#include <math.h>
 #include <stdio.h>
 
 /* Observed on the CPU backend: up to 4e-7. */
@@ -42,20 +41,34 @@ static const float *last_latents(const rp_safetensors *file)
     return (const float *)all.data + (size_t)(all.dim[0] - 1) * C * SIZE * SIZE;
 }
 
-static void check_bytes(const float *rgb, const uint8_t *want)
+static void check_bytes(const uint8_t *bytes, const uint8_t *want)
 {
     const int most = golden_is_bf16() ? BF16_LEVELS : 1;
 
-    for (int ch = 0; ch < 3; ch++) {
-        for (int i = 0; i < PX * PX; i++) {
-            const float v = rgb[ch * PX * PX + i] / 2 + 0.5f;
-            const float clamped = v < 0 ? 0 : v > 1 ? 1 : v;
-            const int byte = (int)rintf(clamped * 255);
-            if (abs(byte - want[3 * i + ch]) > most) {
-                fail_msg("pixel %d channel %d is %d, should be %d", i, ch, byte, want[3 * i + ch]);
-            }
+    for (int i = 0; i < 3 * PX * PX; i++) {
+        if (abs(bytes[i] - want[i]) > most) {
+            fail_msg("pixel %d channel %d is %d, should be %d", i / 3, i % 3, bytes[i], want[i]);
         }
     }
+}
+
+/* Bytes alone, floats alone, both at once: the same. */
+static void one_output_does_not_change_the_other(void **state)
+{
+    enum { H = 3, W = 5, N = 3 * H * W * SCALE * SCALE };
+    float *latents = golden_new(C * H * W), *rgb = golden_new(N), *both = golden_new(N);
+    static uint8_t bytes[N], bytes_too[N];
+
+    (void)state;
+    rpt_fill(latents, C * H * W, 2);
+    assert_int_equal(rp_vae_list[0]->decode(g_vae, latents, H, W, rgb, NULL), RP_OK);
+    assert_int_equal(rp_vae_list[0]->decode(g_vae, latents, H, W, NULL, bytes), RP_OK);
+    assert_int_equal(rp_vae_list[0]->decode(g_vae, latents, H, W, both, bytes_too), RP_OK);
+    assert_memory_equal(rgb, both, N * sizeof(float));
+    assert_memory_equal(bytes, bytes_too, N);
+    free(latents);
+    free(rgb);
+    free(both);
 }
 
 static void pictures_are_those_of_the_pipeline(void **state)
@@ -63,16 +76,18 @@ static void pictures_are_those_of_the_pipeline(void **state)
     static const char *const path[] = {GOLDEN_EMOJI "/p0.safetensors",
                                        GOLDEN_EMOJI "/p1.safetensors"};
     float *rgb = golden_new((size_t)3 * PX * PX);
+    static uint8_t made[3 * PX * PX];
 
     (void)state;
     for (int p = 0; p < 2; p++) {
         rp_safetensors *file = golden_file(path[p]);
         const rp_tensor image = golden_tensor(file, "default.image", RP_F32);
         const rp_tensor bytes = golden_tensor(file, "default.image_uint8", RP_U8);
-        assert_int_equal(rp_vae_list[0]->decode(g_vae, last_latents(file), SIZE, SIZE, rgb), RP_OK);
+        assert_int_equal(rp_vae_list[0]->decode(g_vae, last_latents(file), SIZE, SIZE, rgb, made),
+                         RP_OK);
         rpt_assert_close("image", rgb, image.data, (size_t)3 * PX * PX,
                          golden_tolerance(TOLERANCE, GOLDEN_BF16_REL));
-        check_bytes(rgb, bytes.data);
+        check_bytes(made, bytes.data);
         rp_safetensors_close(file);
     }
     free(rgb);
@@ -100,9 +115,9 @@ static void another_size_in_between_changes_nothing(void **state)
 
     (void)state;
     rpt_fill(latents, C * SIZE * SIZE, 1);
-    assert_int_equal(rp_vae_list[0]->decode(g_vae, latents, H, W, small), RP_OK);
-    assert_int_equal(rp_vae_list[0]->decode(g_vae, latents, SIZE, SIZE, big), RP_OK);
-    assert_int_equal(rp_vae_list[0]->decode(g_vae, latents, H, W, again), RP_OK);
+    assert_int_equal(rp_vae_list[0]->decode(g_vae, latents, H, W, small, NULL), RP_OK);
+    assert_int_equal(rp_vae_list[0]->decode(g_vae, latents, SIZE, SIZE, big, NULL), RP_OK);
+    assert_int_equal(rp_vae_list[0]->decode(g_vae, latents, H, W, again, NULL), RP_OK);
     assert_memory_equal(small, again, n * sizeof(float));
     free(latents);
     free(small);
@@ -117,12 +132,12 @@ static void bad_sizes_are_refused(void **state)
 
     (void)state;
     rpt_log_collect();
-    assert_int_equal(rp_vae_list[0]->decode(g_vae, latents, 0, 1, rgb), RP_E_ARG);
-    assert_int_equal(rp_vae_list[0]->decode(g_vae, latents, 1, -1, rgb), RP_E_ARG);
-    assert_int_equal(rp_vae_list[0]->decode(g_vae, latents, 1, 5000, rgb), RP_E_ARG);
+    assert_int_equal(rp_vae_list[0]->decode(g_vae, latents, 0, 1, rgb, NULL), RP_E_ARG);
+    assert_int_equal(rp_vae_list[0]->decode(g_vae, latents, 1, -1, rgb, NULL), RP_E_ARG);
+    assert_int_equal(rp_vae_list[0]->decode(g_vae, latents, 1, 5000, rgb, NULL), RP_E_ARG);
     assert_non_null(strstr(rpt_log_last(), "5000"));
     assert_true(rgb[0] == 9.0f);
-    assert_int_equal(rp_vae_list[0]->decode(g_vae, latents, 1, 1, rgb), RP_OK);
+    assert_int_equal(rp_vae_list[0]->decode(g_vae, latents, 1, 1, rgb, NULL), RP_OK);
     assert_true(rgb[0] != 9.0f);
 }
 
@@ -131,6 +146,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pictures_are_those_of_the_pipeline),
         cmocka_unit_test(info_is_that_of_the_config),
+        cmocka_unit_test(one_output_does_not_change_the_other),
         cmocka_unit_test(another_size_in_between_changes_nothing),
         cmocka_unit_test(bad_sizes_are_refused),
     };

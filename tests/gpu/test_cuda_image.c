@@ -221,6 +221,42 @@ static void conv2d(void **state)
     pair_done();
 }
 
+/* ---- bytes ---- */
+
+static void to_bytes(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {1, 5, 64, 1021, 70001};
+
+    for (size_t i = 0; i < COUNT(sizes) * (size_t)pair_n_modes; i++) {
+        const pair_mode *m = &pair_modes[i % (size_t)pair_n_modes];
+        const size_t hw = sizes[i / (size_t)pair_n_modes], n = 3 * hw;
+        uint8_t *want = malloc(n), *got = malloc(n + 1);
+        pair_use(m);
+        pair_say("hw %zu", hw);
+        /* beyond -1 to 1 too */
+        pair_array x = pair_random(m->in, n, 73, 1, 0), x_rows = pair_poison(m->in, n);
+        const rp_backend *b = &pair_on[GPU];
+        void *bytes = NULL;
+        assert_non_null(want);
+        assert_non_null(got);
+        assert_int_equal(b->ops->alloc(b->self, n, "bytes", &bytes), RP_OK);
+        const float *kept = as_kept(GPU, &x, &x_rows, 3, (int)hw);
+        pair_on[CPU].ops->to_bytes(pair_on[CPU].self, x.at[CPU], hw, want);
+        b->ops->to_bytes(b->self, kept, hw, bytes);
+        got[n] = 77;
+        b->ops->get(b->self, got, bytes, n);
+        assert_int_equal(b->ops->sync(b->self), RP_OK);
+        assert_memory_equal(want, got, n);
+        assert_int_equal(got[n], 77);
+        b->ops->release(b->self, bytes);
+        pair_drop(&x);
+        pair_drop(&x_rows);
+        free(want);
+        free(got);
+    }
+}
+
 /* ---- group norm ---- */
 
 static void one_group_norm(const pair_mode *m, const int *d, int variant)
@@ -278,6 +314,7 @@ int main(void)
         cmocka_unit_test(copy_rows),
         cmocka_unit_test(conv2d),
         cmocka_unit_test(large_pictures_go_in_bands),
+        cmocka_unit_test(to_bytes),
         cmocka_unit_test(group_norm),
     };
     pair_open_or_skip();

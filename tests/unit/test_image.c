@@ -110,62 +110,6 @@ static size_t insert_chunk(uint8_t *bytes, size_t n, size_t where, const char *t
 #define AFTER_IHDR 33 /* signature 8, IHDR 25 */
 #define IEND_BYTES 12
 
-/* --------------------------------------------------------------- pixels */
-
-/* numpy.round((x / 2 + 0.5).clip(0, 1) * 255) in float32. */
-static void floats_become_bytes_as_numpy_makes_them(void **state)
-{
-    (void)state;
-    static const struct {
-        float x;
-        int want;
-    } cases[] = {
-        {-1, 0},
-        {1, 255},
-        {0, 128},
-        {-2, 0},
-        {3, 255},
-        {INFINITY, 255},
-        {-INFINITY, 0},
-        {NAN, 0},
-        {-0.0f, 128},
-        {0.5f, 191},
-        {-0.5f, 64},
-        {1e-30f, 128},
-        {-0.996f, 1},
-        {-0.997f, 0},
-        {0.25f, 159},
-        {0.75f, 223},
-        {-0.25f, 96},
-        {-0.75f, 32},
-        {0.9999f, 255},
-        {1e30f, 255},
-        /* exactly 126.5, 100.5, 254.5 and 127.5: to even */
-        {-0.00784313678741455f, 126},
-        {-0.21176469326019287f, 100},
-        {0.996078372001648f, 254},
-        {0, 128},
-    };
-    enum { N = sizeof(cases) / sizeof(cases[0]) };
-    float in[3 * N];
-    uint8_t out[N * 3];
-
-    for (size_t c = 0; c < 3; c++) {
-        for (size_t i = 0; i < N; i++) {
-            in[c * N + i] = cases[(i + c) % N].x; /* channels differ: the layout shows */
-        }
-    }
-    rp_image_from_f32(in, 4, N / 4, out);
-    for (size_t i = 0; i < N; i++) {
-        for (size_t c = 0; c < 3; c++) {
-            if (out[i * 3 + c] != cases[(i + c) % N].want) {
-                fail_msg("%g gave %d, want %d", (double)cases[(i + c) % N].x, out[i * 3 + c],
-                         cases[(i + c) % N].want);
-            }
-        }
-    }
-}
-
 /* ---------------------------------------------------------------- write */
 
 static void pixels_and_text_come_back(void **state)
@@ -509,7 +453,6 @@ static void bad_sheets_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(floats_become_bytes_as_numpy_makes_them),
         TEST(pixels_and_text_come_back),
         TEST(the_same_picture_gives_the_same_bytes),
         TEST(bad_pictures_are_refused),

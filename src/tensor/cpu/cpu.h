@@ -130,5 +130,6 @@ void rp_cpu_conv2d(void *self, const rp_conv_shape *shape, const float *x, const
 void rp_cpu_group_norm(void *self, const float *x, int c, int hw, int groups, const rp_tensor *w,
                        const rp_tensor *b, float eps, bool silu, float *out);
 void rp_cpu_transpose(void *self, const float *x, int rows, int cols, float *out);
+void rp_cpu_to_bytes(void *self, const float *x, size_t hw, uint8_t *bytes);
 
 #endif

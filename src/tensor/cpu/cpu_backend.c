@@ -256,4 +256,5 @@ const rp_backend_ops rp_backend_cpu = {
     .conv2d = rp_cpu_conv2d,
     .group_norm = rp_cpu_group_norm,
     .transpose = rp_cpu_transpose,
+    .to_bytes = rp_cpu_to_bytes,
 };

@@ -3,6 +3,8 @@
 
 #include "tensor/cpu/cpu_math.h"
 
+#include <math.h>
+
 typedef struct {
     const float *x;
     float *out;
@@ -189,4 +191,23 @@ void rp_cpu_transpose(void *self, const float *x, int rows, int cols, float *out
     transpose_job job = {.x = x, .rows = rows, .cols = cols, .out = out};
 
     rp_cpu_team_run(cpu->team, transpose_task, &job, rp_cpu_ceil_div(rows, TILE));
+}
+
+/* In float32 and with halves to even, step by step as numpy does it, so that the bytes agree. */
+static uint8_t to_byte(float x)
+{
+    const float unit = x / 2.0f + 0.5f;
+    const float clamped = unit > 0.0f ? (unit < 1.0f ? unit : 1.0f) : 0.0f; /* NaN is not > 0 */
+
+    return (uint8_t)rintf(clamped * 255.0f);
+}
+
+void rp_cpu_to_bytes(void *self, const float *x, size_t hw, uint8_t *bytes)
+{
+    (void)self;
+    for (size_t c = 0; c < 3; c++) {
+        for (size_t i = 0; i < hw; i++) {
+            bytes[i * 3 + c] = to_byte(x[c * hw + i]);
+        }
+    }
 }

@@ -213,4 +213,5 @@ const rp_backend_ops rp_backend_cuda = {
     .conv2d = rp_cuda_conv2d,
     .group_norm = rp_cuda_group_norm,
     .transpose = rp_cuda_transpose,
+    .to_bytes = rp_cuda_to_bytes,
 };

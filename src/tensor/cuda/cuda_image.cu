@@ -1,6 +1,6 @@
 /*
  * cuda_image.cu - ops on pictures [c, h, w]: cutting into tokens, transposing, doubling, the
- * end of a convolution.
+ * end of a convolution, bytes.
  *
  * Neighbouring threads write neighbouring elements; a transposition turns tiles in shared memory so
  * that it reads in order too.
@@ -246,5 +246,38 @@ void rp_cuda_k_end_planes(cudaStream_t stream, const float *y, int c, size_t hw,
         const size_t parts = rp_ceil_div(hw, (size_t)THREADS * V);
         end_planes<V><<<rp_grid((size_t)c * parts), THREADS, 0, stream>>>(y, (size_t)c, hw, parts,
                                                                           bias, add, out);
+    });
+}
+
+/* ---- bytes ---- */
+
+/* The operations of the CPU's to_byte(), none of them fused. */
+__device__ inline uint8_t to_byte(float x)
+{
+    const float unit = __fadd_rn(0.5f * x, 0.5f);
+    const float clamped = unit > 0.0f ? (unit < 1.0f ? unit : 1.0f) : 0.0f;
+
+    return (uint8_t)__float2int_rn(clamped * 255.0f);
+}
+
+/* One thread a byte. */
+template <typename X>
+__global__ void __launch_bounds__(THREADS)
+    picture_bytes(const X *x, size_t hw, bool rows, uint8_t *bytes)
+{
+    for (size_t i = blockIdx.x * (size_t)THREADS + threadIdx.x; i < 3 * hw;
+         i += (size_t)gridDim.x * THREADS) {
+        bytes[i] = to_byte(rp_float(x[rows ? i : i % 3 * hw + i / 3]));
+    }
+}
+
+void rp_cuda_k_to_bytes(cudaStream_t stream, rp_cuda_view x, size_t hw, bool rows, uint8_t *bytes)
+{
+    if (hw == 0) {
+        return;
+    }
+    rp_with_act(x.dtype, [&](auto type) {
+        picture_bytes<<<rp_grid(rp_ceil_div(3 * hw, THREADS)), THREADS, 0, stream>>>(
+            (const decltype(type) *)x.data, hw, rows, bytes);
     });
 }

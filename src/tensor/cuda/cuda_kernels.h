@@ -142,6 +142,8 @@ void rp_cuda_k_upsample(cudaStream_t stream, rp_cuda_view x, int c, int h, int w
  * add */
 void rp_cuda_k_end_planes(cudaStream_t stream, const float *y, int c, size_t hw, const float *bias,
                           const float *add, float *out);
+/* bytes[hw, 3] of x[hw, 3] (rows) or x[3, hw] */
+void rp_cuda_k_to_bytes(cudaStream_t stream, rp_cuda_view x, size_t hw, bool rows, uint8_t *bytes);
 
 #ifdef __cplusplus
 }

@@ -236,3 +236,12 @@ void rp_cuda_transpose(void *self, const float *x, int rows, int cols, float *ou
     rp_cuda_k_transpose(cuda->stream, rp_cuda_at(cuda, x), rows, cols, rp_cuda_at(cuda, out));
     launched(cuda, "transpose");
 }
+
+void rp_cuda_to_bytes(void *self, const float *x, size_t hw, uint8_t *bytes)
+{
+    rp_cuda *cuda = self;
+
+    rp_cuda_k_to_bytes(cuda->stream, rp_cuda_at(cuda, x), hw, rp_cuda_picture_rows(cuda),
+                       rp_cuda_at(cuda, bytes).data);
+    launched(cuda, "to_bytes");
+}

@@ -33,5 +33,6 @@ void rp_cuda_unpatchify(void *self, const float *tokens, int c, int h, int w, in
 void rp_cuda_group_norm(void *self, const float *x, int c, int hw, int groups, const rp_tensor *w,
                         const rp_tensor *b, float eps, bool silu, float *out);
 void rp_cuda_transpose(void *self, const float *x, int rows, int cols, float *out);
+void rp_cuda_to_bytes(void *self, const float *x, size_t hw, uint8_t *bytes);
 
 #endif
