@@ -5,7 +5,7 @@
 
 #define LUMINA2_QK_EPS 1e-5f /* of the query and key norms, whatever norm_eps says */
 
-/* mem.normed[t - first] = attention over x, before its output projection */
+/* mem.normed[t - first] = attention over x, for its output projection, which must come next */
 static void block_attend(rp_lumina2 *self, const rp_lumina2_block *block, int t, int first,
                          const float *cos, const float *sin)
 {
@@ -28,6 +28,7 @@ static void block_attend(rp_lumina2 *self, const rp_lumina2_block *block, int t,
         .v_stride = stride,
         .out_stride = q_dim,
         .scale = (float)(1.0 / sqrt(c->head_dim)),
+        .feeds_linear = true,
     };
 
     ops->linear(self->backend.self, self->mem.normed.data, t, c->hidden, c->hidden, w, 3, NULL, q);

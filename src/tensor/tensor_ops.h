@@ -74,6 +74,9 @@ typedef struct {
     float softcap; /* 0: none; else s = softcap * tanh(s / softcap) before the mask */
     bool causal;   /* row i sees keys 0..i (n_q == n_kv) */
     int window;    /* 0: none; else with causal, row i sees keys j with i - j < window */
+    /* The next op is linear() of all rows of out, and nothing else ever reads them: the backend may
+     * keep them in a narrower form only, and out itself is then not written. */
+    bool feeds_linear;
 } rp_attention_shape;
 
 typedef struct {
