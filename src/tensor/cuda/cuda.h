@@ -12,6 +12,7 @@
  *   cuda_linear.c     products with weights
  *   cuda_narrow.c     activations as e4m3, for those products
  *   cuda_attention.c  attention (cuDNN, else products and a softmax)
+ *   cuda_sdpa.c       cuDNN's attention: graphs and plans
  *   cuda_conv.c       convolutions: pictures made ready, bias, addend
  *   cuda_conv_plan.c  convolutions: cuDNN
  *   cuda_ops.c        the other ops: addresses looked up, kernels launched
@@ -53,6 +54,7 @@ typedef struct {
 typedef struct {
     const float *x;
     int t, k;
+    bool only; /* they lie nowhere else: x itself was not written */
 } rp_cuda_narrowed;
 
 typedef struct {
@@ -62,6 +64,8 @@ typedef struct {
     int n_threads; /* of this rank, for copies in host memory */
     rp_dtype act;  /* element type of activations and matrices: RP_F32 or RP_BF16 */
     bool fp8;      /* weights that are `narrow` are kept as e4m3 and multiplied as that */
+    /* attention whose output feeds a product is computed in e4m3 */
+    bool narrow_attention;
     cudaStream_t stream;
     cublasLtHandle_t lt;
     cudnnHandle_t dnn;
@@ -70,6 +74,7 @@ typedef struct {
     rp_cuda_scratch scores;    /* of attention and convolutions */
     rp_cuda_scratch narrow;    /* inputs of products in e4m3, their scales first */
     rp_cuda_narrowed narrowed; /* what is in it, until the next op looks up an address */
+    rp_cuda_scratch heads;     /* inputs of attention in e4m3, and their scales */
     int *flag;                 /* pinned; set by rp_cuda_k_check_finite */
     int32_t *ids;              /* pinned; token ids on their way */
     int n_ids;
@@ -200,13 +205,22 @@ void rp_cuda_linear(void *self, const float *x, int t, int k, int x_stride,
 rp_cuda_narrow rp_cuda_narrow_for(const rp_cuda *cuda, rp_cuda_view out, int t, int d);
 /* It did: a product that comes next may take them. */
 void rp_cuda_narrow_done(rp_cuda *cuda, rp_cuda_narrow rows, const float *x, int t, int d);
+/* Room for rows out[t, d] that are written as e4m3 and nowhere else; what lay there is lost. */
+rp_status rp_cuda_narrow_room(rp_cuda *cuda, int t, int d, rp_cuda_narrow *out);
+/* They were, with their scales: the product that comes next takes them. */
+void rp_cuda_narrow_only(rp_cuda *cuda, const float *x, int t, int d);
 /* x[t, k] as e4m3: what the op before this one has left (`before`), or made now. */
 rp_status rp_cuda_narrow_x(rp_cuda *cuda, const rp_cuda_narrowed *before, const float *x,
                            rp_cuda_view at, int t, int k, int x_stride, rp_cuda_narrow *out);
+/* x[t, k] multiplied out, for when `before` says that x has been left in e4m3 only. */
+rp_status rp_cuda_narrow_back(rp_cuda *cuda, const rp_cuda_narrowed *before, int t, int k,
+                              int x_stride, rp_cuda_view out);
 
 /* ---- cuda_attention.c ---- */
 void rp_cuda_attention(void *self, const rp_attention_shape *shape, const float *q, const float *k,
                        const float *v, float *out);
+
+/* ---- cuda_sdpa.c ---- */
 void rp_cuda_sdpas_drop(rp_cuda *cuda);
 
 /* ---- cuda_conv.c ---- */

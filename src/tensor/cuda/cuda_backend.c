@@ -26,9 +26,9 @@ static void close_handles(rp_cuda *cuda)
     if (cuda->stream != NULL) {
         (void)cudaStreamDestroy(cuda->stream);
     }
-    rp_cuda_scratch *const scratch[] = {&cuda->workspace, &cuda->cast, &cuda->scores,
-                                        &cuda->narrow};
-    for (int i = 0; i < 4; i++) {
+    rp_cuda_scratch *const scratch[] = {&cuda->workspace, &cuda->cast, &cuda->scores, &cuda->narrow,
+                                        &cuda->heads};
+    for (int i = 0; i < 5; i++) {
         (void)cudaFree(scratch[i]->data);
         *scratch[i] = (rp_cuda_scratch){0};
     }
@@ -91,6 +91,7 @@ static rp_status open_device(rp_cuda *cuda, const rp_backend_params *params)
     rp_cuda_uuid_text(&prop.uuid, cuda->id, sizeof(cuda->id));
     RP_TRY(rp_cuda_choose_act(cuda->device, params->precision, &cuda->act));
     cuda->fp8 = params->precision == RP_PRECISION_FP8;
+    cuda->narrow_attention = cuda->fp8;
     RP_TRY(RP_CUDA(cuda, cudaMallocHost(&flag, sizeof(*cuda->flag))));
     cuda->flag = flag;
     *cuda->flag = 0;

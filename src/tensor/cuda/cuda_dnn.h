@@ -28,8 +28,8 @@
 #endif
 
 #define RP_DNN_DESCRIPTORS 96 /* of a graph: tensors, operations, engine configurations, plan */
-#define RP_DNN_OPERATIONS  16
-#define RP_DNN_POINTERS    8
+#define RP_DNN_OPERATIONS  20
+#define RP_DNN_POINTERS    16
 #define RP_DNN_CONFIGS     16 /* asked of the heuristic */
 
 typedef enum {

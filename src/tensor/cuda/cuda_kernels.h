@@ -83,6 +83,37 @@ void rp_cuda_k_swiglu_narrow(cudaStream_t stream, rp_cuda_view ab, int t, int d,
                              rp_cuda_narrow also);
 void rp_cuda_k_geglu_narrow(cudaStream_t stream, rp_cuda_view ab, int t, int d, rp_cuda_view out,
                             rp_cuda_narrow also);
+/* ---- cuda_narrow_qkv.cu: inputs of an attention in e4m3 ---- */
+/* bf16 [rows, cols], rows stride elements apart -> e4m3 [rows, cols]; cols a multiple of 16, stride
+ * of 8, both addresses 16-byte aligned */
+typedef struct {
+    const void *from;
+    uint8_t *to;
+    int rows, cols, stride;
+} rp_cuda_part;
+/* A number in device memory, in the alignment that cuDNN is promised. */
+typedef struct {
+    float value, rest[3];
+} rp_cuda_number;
+/* What such an attention reads and writes besides. BACK: what e4m3 is to be multiplied by; TO: by
+ * what a value becomes e4m3; MOST: written by cuDNN. */
+enum {
+    RP_CUDA_QKV_BACK_Q,
+    RP_CUDA_QKV_BACK_K,
+    RP_CUDA_QKV_BACK_V,
+    RP_CUDA_QKV_TO_SHARE,
+    RP_CUDA_QKV_BACK_SHARE,
+    RP_CUDA_QKV_TO_OUT,
+    RP_CUDA_QKV_MOST_SHARE,
+    RP_CUDA_QKV_MOST_OUT,
+    RP_CUDA_QKV_NUMBERS
+};
+#define RP_CUDA_QKV_PIECES 528 /* 4 blocks for each SM of an H100 */
+/* q, k and v with one scale each, their largest magnitude / 448. numbers[RP_CUDA_QKV_NUMBERS] but
+ * for MOST; out_scale[n_out] = BACK_V, for outputs are e4m3 with the scale of v. most: scratch of
+ * 3 RP_CUDA_QKV_PIECES floats */
+void rp_cuda_k_narrow_qkv(cudaStream_t stream, const rp_cuda_part parts[3], float *most,
+                          rp_cuda_number *numbers, float *out_scale, int n_out);
 /* ---- cuda_rope.cu ---- */
 void rp_cuda_k_head_norm_rope(cudaStream_t stream, rp_cuda_view x, int t, int n, int head_dim,
                               int row_stride, const float *w, float eps, rp_rope_kind kind,

@@ -30,11 +30,13 @@ static rp_status as_e4m3(rp_cuda *cuda, input *in, rp_cuda_gemm_shape *shape, rp
     return RP_OK;
 }
 
-/* As it is, or copied. */
+/* As it is, or copied; multiplied out when e4m3 is all that was left. */
 static rp_status as_wide(rp_cuda *cuda, input *in, rp_dtype dtype, rp_cuda_gemm_shape *shape,
                          rp_cuda_view *out)
 {
-    if (in->given.dtype == dtype) {
+    const bool only = in->before.only && in->before.t > 0 && in->before.x == in->address;
+
+    if (in->given.dtype == dtype && !only) {
         shape->lda = in->stride;
         *out = in->given;
         return RP_OK;
@@ -44,7 +46,11 @@ static rp_status as_wide(rp_cuda *cuda, input *in, rp_dtype dtype, rp_cuda_gemm_
                                     (size_t)in->t * (size_t)in->k * rp_dtype_bytes(dtype),
                                     "product inputs"));
         in->cast = (rp_cuda_view){cuda->cast.data, dtype};
-        rp_cuda_k_convert_rows(cuda->stream, in->given, in->t, in->k, in->stride, in->cast);
+        if (only) {
+            RP_TRY(rp_cuda_narrow_back(cuda, &in->before, in->t, in->k, in->stride, in->cast));
+        } else {
+            rp_cuda_k_convert_rows(cuda->stream, in->given, in->t, in->k, in->stride, in->cast);
+        }
     }
     shape->lda = in->k;
     *out = in->cast;

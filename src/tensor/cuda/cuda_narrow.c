@@ -4,11 +4,13 @@
  * They are made of bf16 (or f32) by a kernel of their own, in scratch. Ops whose output mostly goes
  * straight into a product (norms, gated units) write the same bytes there on their way, which
  * saves that kernel; cuda->narrowed says whose they are. It holds only until another op asks for
- * an address, so rows that were changed in between are never taken.
+ * an address, so rows that were changed in between are never taken. Attention in e4m3 writes its
+ * rows there and nowhere else, which its caller has allowed (feeds_linear).
  */
 #include "tensor/cuda/cuda.h"
 
 #include "base/check.h"
+#include "base/log.h"
 
 #define ALIGNMENT ((size_t)256)
 
@@ -41,8 +43,31 @@ rp_cuda_narrow rp_cuda_narrow_for(const rp_cuda *cuda, rp_cuda_view out, int t, 
 void rp_cuda_narrow_done(rp_cuda *cuda, rp_cuda_narrow rows, const float *x, int t, int d)
 {
     if (rows.data != NULL) {
-        cuda->narrowed = (rp_cuda_narrowed){x, t, d};
+        cuda->narrowed = (rp_cuda_narrowed){.x = x, .t = t, .k = d};
     }
+}
+
+rp_status rp_cuda_narrow_room(rp_cuda *cuda, int t, int d, rp_cuda_narrow *out)
+{
+    RP_TRY(rp_cuda_scratch_grow(cuda, &cuda->narrow, bytes_of(t, d), "product inputs in fp8"));
+    *out = rows_in(&cuda->narrow, t);
+    return RP_OK;
+}
+
+void rp_cuda_narrow_only(rp_cuda *cuda, const float *x, int t, int d)
+{
+    cuda->narrowed = (rp_cuda_narrowed){.x = x, .t = t, .k = d, .only = true};
+}
+
+/* Rows of another shape than was left would be read where nobody wrote. */
+static rp_status check_only(const rp_cuda *cuda, const rp_cuda_narrowed *before, int t, int k,
+                            int x_stride)
+{
+    if (before->t == t && before->k == k && x_stride == k) {
+        return RP_OK;
+    }
+    return RP_FAIL(RP_E_ARG, "%s: attention left [%d, %d] for a product; it reads [%d, %d]",
+                   cuda->name, before->t, before->k, t, k);
 }
 
 rp_status rp_cuda_narrow_x(rp_cuda *cuda, const rp_cuda_narrowed *before, const float *x,
@@ -52,8 +77,18 @@ rp_status rp_cuda_narrow_x(rp_cuda *cuda, const rp_cuda_narrowed *before, const 
         *out = rows_in(&cuda->narrow, t);
         return RP_OK;
     }
-    RP_TRY(rp_cuda_scratch_grow(cuda, &cuda->narrow, bytes_of(t, k), "product inputs in fp8"));
-    *out = rows_in(&cuda->narrow, t);
+    if (before->only && before->t > 0 && before->x == x) {
+        RP_TRY(check_only(cuda, before, t, k, x_stride));
+    }
+    RP_TRY(rp_cuda_narrow_room(cuda, t, k, out));
     rp_cuda_k_quantize_rows(cuda->stream, at, t, k, x_stride, *out);
+    return RP_OK;
+}
+
+rp_status rp_cuda_narrow_back(rp_cuda *cuda, const rp_cuda_narrowed *before, int t, int k,
+                              int x_stride, rp_cuda_view out)
+{
+    RP_TRY(check_only(cuda, before, t, k, x_stride));
+    rp_cuda_k_dequantize_rows(cuda->stream, rows_in(&cuda->narrow, t), (size_t)t, (size_t)k, out);
     return RP_OK;
 }
