@@ -259,6 +259,7 @@ all_rows() {
     row "picture f32 twice" again f32
     row "picture bf16 twice" again bf16
     row "ops fp8" fp8_ops
+    row "attention fp8" program test_cuda_fp8_attention
     for p in f32 bf16 fp8; do row "golden $p fp8_file" golden $p fp8_file; done
     row "picture fp8 against that in bf16" like_bf16 $least_fp8_db
     row "picture fp8 twice" again fp8
@@ -281,6 +282,7 @@ all_rows() {
         row "memcheck of ops $name" sanitize memcheck "$build/bin/test_cuda_$name"
     done
     row "memcheck of ops fp8" sanitize memcheck "$build/bin/test_cuda_fp8"
+    row "memcheck of attention fp8" sanitize memcheck "$build/bin/test_cuda_fp8_attention"
     for v in "" 99 abc; do row "cuda asked for, visible \"$v\"" no_such_gpu "$v"; done
     for v in "" 99 abc; do row "auto, visible \"$v\"" falls_back "$v"; done
     for v in nccl mpi; do row "two ranks on one GPU, $v" two_on_one $v; done
