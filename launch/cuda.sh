@@ -3,7 +3,7 @@
 #   rp_gpu_count         how many GPUs answer and are not hidden by CUDA_VISIBLE_DEVICES
 #   rp_cuda_find         RP_NVCC: the first new enough nvcc of CUDACXX, PATH and /usr/local/cuda
 #   rp_cuda_missing      what a build for GPUs lacks, in words; nothing when all is there
-#   rp_gpu_architectures the architectures of the GPUs that answer, as CMake wants them: "90-real;120-real"
+#   rp_gpu_architectures the architectures of the GPUs that answer, as CMake wants them: "90a-real;120-real"
 #
 # shellcheck shell=bash
 
@@ -68,12 +68,12 @@ rp_cuda_missing() {
     [ ${#lacks[@]} -eq 0 ] || { printf '%s, ' "${lacks[@]}" | sed 's/, $//'; echo " (headers and libraries)"; }
 }
 
-# Those that RP_NVCC can build for; nothing where it knows none of them.
+# Those that RP_NVCC can build for; nothing where it knows none of them. 9.0 with the instructions that no later one has.
 rp_gpu_architectures() {
     local cap known
     known=$("$RP_NVCC" --list-gpu-code)
     { nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null || true; } | tr -d ' .' | sort -un |
         while read -r cap; do
-            ! grep -qx "sm_$cap" <<<"$known" || printf '%s\n' "$cap-real"
+            ! grep -qx "sm_$cap" <<<"$known" || printf '%s\n' "${cap/#90/90a}-real"
         done | paste -sd ';' -
 }

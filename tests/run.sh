@@ -61,8 +61,8 @@ find_toolkit() { # sets nvcc
 }
 
 build_cuda() {
-    build build-cuda -DRP_CUDA=ON "-DCMAKE_CUDA_COMPILER=$nvcc" "-DCMAKE_CUDA_ARCHITECTURES=80-real;90-real;120-real"
-    echo "compiled and linked for sm_80, sm_90 and sm_120 with CUDA $(rp_nvcc_version "$nvcc")"
+    build build-cuda -DRP_CUDA=ON "-DCMAKE_CUDA_COMPILER=$nvcc" "-DCMAKE_CUDA_ARCHITECTURES=80-real;90a-real;120-real"
+    echo "compiled and linked for sm_80, sm_90a and sm_120 with CUDA $(rp_nvcc_version "$nvcc")"
 }
 
 # Quiet unless one fails: where there is no GPU all skip, and that is no result to end on.
