@@ -195,6 +195,14 @@ typedef struct rp_backend_ops {
     void (*linear)(void *self, const float *x, int t, int k, int x_stride,
                    const rp_tensor *const *w, int n_w, const rp_tensor *bias, float *out);
 
+    /*
+     * out[t, d] = silu(x[t, k] w_gate^T) * (x w_up^T), rows contiguous
+     *   w_gate, w_up  weights [d, k]
+     *   room          [t, 2 d], written or not as the backend likes; not x, not out
+     */
+    void (*gated_linear)(void *self, const float *x, int t, int k, const rp_tensor *w_gate,
+                         const rp_tensor *w_up, float *room, float *out);
+
     /* out = softmax(scale * q k^T, masked) v, head by head; heads lie side by side in a row. */
     void (*attention)(void *self, const rp_attention_shape *shape, const float *q, const float *k,
                       const float *v, float *out);

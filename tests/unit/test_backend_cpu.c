@@ -276,6 +276,61 @@ static void check_linear(const linear_case *c)
     drop(x);
 }
 
+/* ---- gated pair of products ---- */
+
+typedef struct {
+    int t, k, d;
+    rp_dtype dtype;
+    const float *x;
+    rp_tensor gate, up;
+} gated_args;
+
+static void run_gated(void *self, const void *args, float *out)
+{
+    const gated_args *a = args;
+    float *room = new_floats(2 * (size_t)a->t * (size_t)a->d);
+
+    g_ops->gated_linear(self, a->x, a->t, a->k, &a->gate, &a->up, room, out);
+    drop(room);
+}
+
+static double row_times_row(const float *x, const rp_tensor *w, size_t row, size_t k)
+{
+    double sum = 0;
+
+    for (size_t i = 0; i < k; i++) {
+        sum += (double)x[i] * at(w, row * k + i);
+    }
+    return sum;
+}
+
+static void gated_linear_is_silu_of_one_product_times_the_other(void **state)
+{
+    (void)state;
+    gated_args cases[] = {{.t = 1, .k = 1, .d = 1, .dtype = RP_F32},
+                          {.t = 3, .k = 7, .d = 5, .dtype = RP_F16},
+                          {.t = 97, .k = 64, .d = 130, .dtype = RP_BF16},
+                          {.t = 2, .k = 300, .d = 257, .dtype = RP_F32}};
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        gated_args *a = &cases[i];
+        const size_t t = (size_t)a->t, k = (size_t)a->k, d = (size_t)a->d;
+        float *want = new_floats(t * d);
+        a->x = new_values(t * k, 21);
+        a->gate = new_weight(a->dtype, a->d, a->k, 22);
+        a->up = new_weight(a->dtype, a->d, a->k, 23);
+        for (size_t j = 0; j < t * d; j++) {
+            const double gate = row_times_row(a->x + j / d * k, &a->gate, j % d, k);
+            const double up = row_times_row(a->x + j / d * k, &a->up, j % d, k);
+            want[j] = (float)(gate / (1 + exp(-gate)) * up);
+        }
+        check_op("gated_linear", run_gated, a, NULL, want, t * d);
+        drop(a->x);
+        drop(a->gate.data);
+        drop(a->up.data);
+    }
+}
+
 static void linear_is_a_matrix_product(void **state)
 {
     (void)state;
@@ -442,6 +497,7 @@ int main(void)
         cmocka_unit_test(rows_are_copied_with_strides),
         cmocka_unit_test(embed_picks_rows),
         cmocka_unit_test(linear_is_a_matrix_product),
+        cmocka_unit_test(gated_linear_is_silu_of_one_product_times_the_other),
         cmocka_unit_test(attention_follows_the_definition),
         cmocka_unit_test(attention_survives_large_scores),
         cmocka_unit_test(restart_keeps_everything_usable),

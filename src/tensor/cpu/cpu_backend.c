@@ -240,6 +240,7 @@ const rp_backend_ops rp_backend_cpu = {
     .marks_read = rp_cpu_marks_read,
     .embed = rp_cpu_embed,
     .linear = rp_cpu_linear,
+    .gated_linear = rp_cpu_gated_linear,
     .attention = rp_cpu_attention,
     .rms_norm = rp_cpu_rms_norm,
     .add_rms_norm = rp_cpu_add_rms_norm,

@@ -137,6 +137,15 @@ void rp_cpu_linear(void *self, const float *x, int t, int k, int x_stride,
     rp_cpu_team_run(cpu->team, linear_task, &job, n_col_blocks * job.n_row_blocks);
 }
 
+void rp_cpu_gated_linear(void *self, const float *x, int t, int k, const rp_tensor *w_gate,
+                         const rp_tensor *w_up, float *room, float *out)
+{
+    const rp_tensor *const w[] = {w_gate, w_up};
+
+    rp_cpu_linear(self, x, t, k, k, w, 2, NULL, room);
+    rp_cpu_swiglu(self, room, t, (int)w_gate->dim[0], out);
+}
+
 typedef struct {
     const rp_tensor *table;
     const int32_t *ids;

@@ -11,6 +11,7 @@
  *   cuda_gemm.c       matrix products (cuBLASLt)
  *   cuda_linear.c     products with weights
  *   cuda_narrow.c     activations as e4m3, for those products
+ *   cuda_gated.c      a gated pair of products, in one kernel or three
  *   cuda_attention.c  attention (cuDNN, else products and a softmax)
  *   cuda_sdpa.c       cuDNN's attention: graphs and plans
  *   cuda_conv.c       convolutions: pictures made ready, bias, addend
@@ -60,12 +61,12 @@ typedef struct {
 typedef struct {
     int device;
     char name[64];
-    char id[64];   /* UUID: which GPU it is, whatever its number here */
-    int n_threads; /* of this rank, for copies in host memory */
-    rp_dtype act;  /* element type of activations and matrices: RP_F32 or RP_BF16 */
-    bool fp8;      /* weights that are `narrow` are kept as e4m3 and multiplied as that */
-    /* attention whose output feeds a product is computed in e4m3 */
-    bool narrow_attention;
+    char id[64];           /* UUID: which GPU it is, whatever its number here */
+    int n_threads;         /* of this rank, for copies in host memory */
+    int capability;        /* 90 for 9.0 */
+    rp_dtype act;          /* element type of activations and matrices: RP_F32 or RP_BF16 */
+    bool fp8;              /* weights that are `narrow` are kept as e4m3 and multiplied as that */
+    bool narrow_attention; /* attention whose output feeds a product is computed in e4m3 */
     cudaStream_t stream;
     cublasLtHandle_t lt;
     cudnnHandle_t dnn;
@@ -215,6 +216,10 @@ rp_status rp_cuda_narrow_x(rp_cuda *cuda, const rp_cuda_narrowed *before, const 
 /* x[t, k] multiplied out, for when `before` says that x has been left in e4m3 only. */
 rp_status rp_cuda_narrow_back(rp_cuda *cuda, const rp_cuda_narrowed *before, int t, int k,
                               int x_stride, rp_cuda_view out);
+
+/* ---- cuda_gated.c ---- */
+void rp_cuda_gated_linear(void *self, const float *x, int t, int k, const rp_tensor *w_gate,
+                          const rp_tensor *w_up, float *room, float *out);
 
 /* ---- cuda_attention.c ---- */
 void rp_cuda_attention(void *self, const rp_attention_shape *shape, const float *q, const float *k,

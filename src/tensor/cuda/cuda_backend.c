@@ -89,6 +89,7 @@ static rp_status open_device(rp_cuda *cuda, const rp_backend_params *params)
     RP_TRY(RP_CUDA(cuda, cudaGetDeviceProperties(&prop, cuda->device)));
     (void)snprintf(cuda->name, sizeof(cuda->name), "%.63s", prop.name);
     rp_cuda_uuid_text(&prop.uuid, cuda->id, sizeof(cuda->id));
+    cuda->capability = 10 * prop.major + prop.minor;
     RP_TRY(rp_cuda_choose_act(cuda->device, params->precision, &cuda->act));
     cuda->fp8 = params->precision == RP_PRECISION_FP8;
     cuda->narrow_attention = cuda->fp8;
@@ -198,6 +199,7 @@ const rp_backend_ops rp_backend_cuda = {
     .marks_read = rp_cuda_marks_read,
     .embed = rp_cuda_embed,
     .linear = rp_cuda_linear,
+    .gated_linear = rp_cuda_gated_linear,
     .attention = rp_cuda_attention,
     .rms_norm = rp_cuda_rms_norm,
     .add_rms_norm = rp_cuda_add_rms_norm,

@@ -114,6 +114,32 @@ enum {
  * 3 RP_CUDA_QKV_PIECES floats */
 void rp_cuda_k_narrow_qkv(cudaStream_t stream, const rp_cuda_part parts[3], float *most,
                           rp_cuda_number *numbers, float *out_scale, int n_out);
+/* ---- cuda_gated.cu: compute capability 9.0 ---- */
+/* out[t, d] = silu(x[t, k] w_gate[d, k]^T) * (x w_up[d, k]^T), all bf16 and contiguous; sums, silu
+ * and product in f32. */
+typedef struct {
+    const void *x, *w_gate, *w_up;
+    int t, k, d;
+    void *out;
+} rp_cuda_gated;
+/* Fewer rows are better off with cuBLASLt: its tiles may be smaller, so that there are enough of
+ * them for all multiprocessors. */
+#define RP_CUDA_GATED_ROWS 1024
+/* How to go about it; the bits do not depend on it. */
+typedef struct {
+    int cluster;    /* blocks that share what they load of x: 1, or 2 where d % 256 is 0 */
+    int group_rows; /* rows of 128 x 128 tiles, >= 1, that are finished before the next ones */
+    int lead; /* pieces of k, 0 to 3, by which one half of a block is ahead of the other, so that
+                 one multiplies while the other finishes */
+} rp_cuda_gated_way;
+/* Can this build and a device of this capability (90 for 9.0) do it? Shapes: t at least the above,
+ * d a multiple of 128, k of 64, addresses of 16. */
+bool rp_cuda_gated_can(const rp_cuda_gated *g, int capability);
+/* By the shape alone. */
+rp_cuda_gated_way rp_cuda_gated_choose(const rp_cuda_gated *g);
+/* Only what rp_cuda_gated_can. Allocates nothing, waits for nothing. */
+cudaError_t rp_cuda_k_gated(cudaStream_t stream, const rp_cuda_gated *g,
+                            const rp_cuda_gated_way *way);
 /* ---- cuda_rope.cu ---- */
 void rp_cuda_k_head_norm_rope(cudaStream_t stream, rp_cuda_view x, int t, int n, int head_dim,
                               int row_stride, const float *w, float eps, rp_rope_kind kind,
