@@ -46,12 +46,10 @@ static void block_feed_forward(rp_lumina2 *self, const rp_lumina2_block *block, 
 {
     const rp_lumina2_config *c = &self->config;
     const rp_backend_ops *ops = self->backend.ops;
-    const rp_tensor *const in[] = {&block->w1, &block->w3};
     const rp_tensor *const out[] = {&block->w2};
 
-    ops->linear(self->backend.self, self->mem.normed.data, t, c->hidden, c->hidden, in, 2, NULL,
-                self->mem.gates.data);
-    ops->swiglu(self->backend.self, self->mem.gates.data, t, c->ffn, self->mem.inner.data);
+    ops->gated_linear(self->backend.self, self->mem.normed.data, t, c->hidden, &block->w1,
+                      &block->w3, self->mem.gates.data, self->mem.inner.data);
     ops->linear(self->backend.self, self->mem.inner.data, t, c->ffn, c->ffn, out, 1, NULL,
                 self->mem.branch.data);
 }
