@@ -1,0 +1,230 @@
+/*
+ * gated_bench.c - what the fused gated pair of products is worth: it and its ways beside product
+ * and swiglu, each alone (median of 50) and 300 in a row, where power is the limit. Random bf16
+ * numbers, the L2 cache as the run before leaves it.
+ *
+ *   gated_bench [t [k [d]]]     4224 2304 9216 when left out
+ *
+ * Ends with 1 when a result is not the other route's, 77 without a device that can.
+ */
+#include "tensor/cuda/cuda.h"
+#include "tensor/cuda/cuda_ops.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { N_ALONE = 50, N_ROW = 300 };
+
+typedef struct {
+    rp_cuda *cuda;
+    int t, k, d;
+    float *x, *room, *plain, *fused; /* activations */
+    rp_tensor w[2];
+    rp_cuda_gated job;
+    rp_cuda_gated_way way;
+} bench;
+
+typedef void (*bench_fn)(const bench *b);
+
+static void need(rp_status st)
+{
+    if (st != RP_OK) {
+        exit(1);
+    }
+}
+
+static void need_cuda(cudaError_t code)
+{
+    if (code != cudaSuccess) {
+        (void)fprintf(stderr, "%s\n", cudaGetErrorString(code));
+        exit(1);
+    }
+}
+
+static void run_product(const bench *b)
+{
+    const rp_tensor *const w[] = {&b->w[0], &b->w[1]};
+
+    rp_cuda_linear(b->cuda, b->x, b->t, b->k, b->k, w, 2, NULL, b->room);
+}
+
+static void run_plain(const bench *b)
+{
+    run_product(b);
+    rp_cuda_swiglu(b->cuda, b->room, b->t, b->d, b->plain);
+}
+
+static void run_fused(const bench *b)
+{
+    need_cuda(rp_cuda_k_gated(b->cuda->stream, &b->job, &b->way));
+}
+
+static float *new_act(const bench *b, size_t n, uint64_t seed)
+{
+    void *mem = NULL;
+
+    need(rp_cuda_alloc_act(b->cuda, n, "bench", &mem));
+    rp_cuda_k_fill(b->cuda->stream, rp_cuda_at(b->cuda, mem), n, seed, 1.0f);
+    return mem;
+}
+
+static void open_bench(bench *b)
+{
+    const rp_backend_params params = {.n_threads = 1, .precision = RP_PRECISION_BF16};
+    const size_t t = (size_t)b->t, k = (size_t)b->k, d = (size_t)b->d;
+    rp_tensor shape = {.dtype = RP_BF16, .n_dims = 2, .dim = {b->d, b->k, 1, 1}};
+    rp_tensor *const both[] = {&shape, &shape};
+    void *self = NULL;
+
+    need(rp_backend_cuda.open(&params, &self));
+    b->cuda = self;
+    need(rp_cuda_weights_begin(b->cuda, both, 2)); /* side by side, as a network has them */
+    for (int i = 0; i < 2; i++) {
+        need(rp_cuda_weight_fill(b->cuda, &shape, 5 + (uint64_t)i, 0.03f, &b->w[i]));
+    }
+    b->x = new_act(b, t * k, 1);
+    b->room = new_act(b, 2 * t * d, 2);
+    b->plain = new_act(b, t * d, 3);
+    b->fused = new_act(b, t * d, 4);
+    b->job = (rp_cuda_gated){.x = rp_cuda_at(b->cuda, b->x).data,
+                             .w_gate = b->w[0].data,
+                             .w_up = b->w[1].data,
+                             .t = b->t,
+                             .k = b->k,
+                             .d = b->d,
+                             .out = rp_cuda_at(b->cuda, b->fused).data};
+}
+
+/* ---- time ---- */
+
+static int by_size(const void *a, const void *b)
+{
+    const float x = *(const float *)a, y = *(const float *)b;
+
+    return (x > y) - (x < y);
+}
+
+/* Milliseconds of n calls together. */
+static float time_of(const bench *b, bench_fn fn, int n)
+{
+    cudaEvent_t from, to;
+    float ms = 0;
+
+    need_cuda(cudaEventCreate(&from));
+    need_cuda(cudaEventCreate(&to));
+    need_cuda(cudaEventRecord(from, b->cuda->stream));
+    for (int i = 0; i < n; i++) {
+        fn(b);
+    }
+    need_cuda(cudaEventRecord(to, b->cuda->stream));
+    need_cuda(cudaEventSynchronize(to));
+    need_cuda(cudaEventElapsedTime(&ms, from, to));
+    (void)cudaEventDestroy(from);
+    (void)cudaEventDestroy(to);
+    return ms;
+}
+
+static void measure(const bench *b, bench_fn fn, const char *name)
+{
+    const double flop = 4.0 * b->t * b->k * b->d;
+    float alone[N_ALONE];
+
+    (void)time_of(b, fn, 5);
+    for (int i = 0; i < N_ALONE; i++) {
+        alone[i] = time_of(b, fn, 1);
+    }
+    qsort(alone, N_ALONE, sizeof(alone[0]), by_size);
+    (void)time_of(b, fn, N_ROW); /* until clock and temperature stay */
+    const double once = (double)alone[N_ALONE / 2];
+    const double row = (double)time_of(b, fn, N_ROW) / N_ROW;
+    printf("%-34s alone %7.4f ms %6.1f TFLOP/s   in a row %7.4f ms %6.1f TFLOP/s\n", name, once,
+           flop / once * 1e-9, row, flop / row * 1e-9);
+    (void)fflush(stdout);
+}
+
+/* ---- results ---- */
+
+static float *on_host(const bench *b, const float *x)
+{
+    const size_t n = (size_t)b->t * (size_t)b->d;
+    float *host = malloc(n * sizeof(*host));
+
+    if (host == NULL) {
+        exit(1);
+    }
+    rp_cuda_get(b->cuda, host, x, n * sizeof(*host));
+    need(rp_backend_cuda.sync(b->cuda));
+    return host;
+}
+
+/* Both round to bf16, the plain route more than once: 1e-2 of the norm is what tests allow. */
+static bool same(const bench *b)
+{
+    const size_t n = (size_t)b->t * (size_t)b->d;
+    double most = 0, largest = 0, sum_sq = 0, diff_sq = 0;
+
+    float *want = on_host(b, b->plain), *got = on_host(b, b->fused);
+    for (size_t i = 0; i < n; i++) {
+        const double w = (double)want[i], diff = fabs((double)got[i] - w);
+        most = diff > most || isnan(diff) ? diff : most;
+        largest = fmax(largest, fabs(w));
+        sum_sq += w * w;
+        diff_sq += diff * diff;
+    }
+    free(want);
+    free(got);
+    const double relative = sqrt(diff_sq / sum_sq);
+    printf("    largest difference %.4g (largest value %.4g), relative L2 %.3g: %s\n", most,
+           largest, relative, relative < 1e-2 ? "same" : "WRONG");
+    return relative < 1e-2;
+}
+
+static bool measure_way(bench *b, int cluster, int lead, int group_rows)
+{
+    char name[64];
+
+    b->way = (rp_cuda_gated_way){.cluster = cluster, .group_rows = group_rows, .lead = lead};
+    (void)snprintf(name, sizeof(name), "fused, cluster %d lead %d group %d", cluster, lead,
+                   group_rows);
+    measure(b, run_fused, name);
+    return same(b);
+}
+
+int main(int argc, char **argv)
+{
+    static const int groups[] = {8, 11, 17, 33};
+    bench b = {.t = argc > 1 ? atoi(argv[1]) : 4224,
+               .k = argc > 2 ? atoi(argv[2]) : 2304,
+               .d = argc > 3 ? atoi(argv[3]) : 9216};
+    bool ok = true;
+
+    if (rp_cuda_n_devices() == 0) {
+        printf("SKIP: %s\n", rp_cuda_why_not());
+        return 77;
+    }
+    open_bench(&b);
+    printf("%s, t %d k %d d %d\n", b.cuda->name, b.t, b.k, b.d);
+    if (!rp_cuda_gated_can(&b.job, b.cuda->capability)) {
+        printf("SKIP: not this shape, build or device (compute capability %d)\n",
+               b.cuda->capability);
+        return 77;
+    }
+    measure(&b, run_product, "product");
+    measure(&b, run_plain, "product and swiglu");
+    b.way = rp_cuda_gated_choose(&b.job);
+    printf("chosen: cluster %d lead %d group %d\n", b.way.cluster, b.way.lead, b.way.group_rows);
+    ok = measure_way(&b, b.way.cluster, b.way.lead, b.way.group_rows) && ok;
+    for (int cluster = b.d % 256 == 0 ? 2 : 1; cluster >= 1; cluster--) {
+        for (int lead = 0; lead <= 3; lead++) {
+            ok = measure_way(&b, cluster, lead, b.way.group_rows) && ok;
+        }
+    }
+    for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++) {
+        ok = measure_way(&b, b.way.cluster, b.way.lead, groups[i]) && ok;
+    }
+    measure(&b, run_plain, "product and swiglu, again");
+    need(rp_backend_cuda.sync(b.cuda));
+    rp_backend_cuda.close(b.cuda);
+    return ok ? 0 : 1;
+}
