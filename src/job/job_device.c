@@ -13,12 +13,7 @@
 
 static rp_precision precision_of(const rp_settings *settings)
 {
-    const char *name = rp_settings_text(settings, RP_OPTION_PRECISION);
-
-    return strcmp(name, "f32") == 0    ? RP_PRECISION_F32
-           : strcmp(name, "bf16") == 0 ? RP_PRECISION_BF16
-           : strcmp(name, "fp8") == 0  ? RP_PRECISION_FP8
-                                       : RP_PRECISION_AUTO;
+    return rp_precision_named(rp_settings_text(settings, RP_OPTION_PRECISION));
 }
 
 /* The named row, or the first that can work; rank 0 says why a better one cannot. */

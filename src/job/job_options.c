@@ -65,7 +65,7 @@ CHOICES(rp_options_transports, rp_xport_list, "auto")
 
 const char *rp_options_precisions(void)
 {
-    return "auto|f32|bf16|fp8";
+    return "auto|f32|bf16|fp8|fp8-attention";
 }
 
 const char *rp_options_bind(void)

@@ -84,7 +84,8 @@ enum { RP_OPT_RUN = 1, RP_OPT_PICTURE = 2 };
     X(BACKEND, "backend", CHOICE, "NAME", "auto", 0, 0, rp_options_backends, RUN, "pool", \
       "device that evaluates; see rankpool list backends") \
     X(PRECISION, "precision", CHOICE, "TYPE", "auto", 0, 0, rp_options_precisions, RUN, "pool", \
-      "type that activations and matrices have; auto: bf16 on a GPU, f32 on the CPU; fp8: matrices of the blocks in 8 bits") \
+      "type that activations and matrices have; auto: bf16 on a GPU, f32 on the CPU; " \
+      "fp8: matrices of the blocks in 8 bits; fp8-attention: attention too, a little faster, less exact") \
     X(ALLOW_SHARED_GPU, "allow-shared-gpu", SWITCH, "", "off", 0, 0, NULL, RUN, "pool", \
       "let several ranks use one GPU (they take turns: for tests, not for speed)") \
     X(TRANSPORT, "transport", CHOICE, "NAME", "auto", 0, 0, rp_options_transports, RUN, "pool", \

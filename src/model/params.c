@@ -187,7 +187,7 @@ size_t rp_params_bytes(const rp_params *params, rp_precision precision)
 
     for (size_t i = 0; i < params->n; i++) {
         const rp_tensor *t = params->slot[i];
-        const bool narrow = t->narrow && precision == RP_PRECISION_FP8;
+        const bool narrow = t->narrow && rp_precision_is_fp8(precision);
         n_bytes += (size_t)rp_tensor_elems(t) * (t->n_dims < 2 ? 4 : narrow ? 1 : wide);
     }
     return n_bytes;

@@ -43,7 +43,7 @@ void rp_params_vector(rp_params *params, rp_tensor *slot, int n, const char *for
     __attribute__((format(printf, 4, 5)));
 void rp_params_matrix(rp_params *params, rp_tensor *slot, int rows, int cols, const char *format,
                       ...) __attribute__((format(printf, 5, 6)));
-/* The same for the large matrices of blocks: they may be kept in 8 bits (RP_PRECISION_FP8). */
+/* The same for the large matrices of blocks: they may be kept in 8 bits (fp8). */
 void rp_params_matrix_narrow(rp_params *params, rp_tensor *slot, int rows, int cols,
                              const char *format, ...) __attribute__((format(printf, 5, 6)));
 /* [c_out, c_in, kernel, kernel] */

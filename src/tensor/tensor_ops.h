@@ -38,8 +38,13 @@ typedef enum {
     RP_PRECISION_AUTO,
     RP_PRECISION_F32,
     RP_PRECISION_BF16,
-    RP_PRECISION_FP8
+    RP_PRECISION_FP8,
+    RP_PRECISION_FP8_ATTENTION /* and attention of many tokens, where its output feeds a product */
 } rp_precision;
+
+const char *rp_precision_name(rp_precision precision);
+rp_precision rp_precision_named(const char *name); /* AUTO when there is none of that name */
+bool rp_precision_is_fp8(rp_precision precision);
 
 typedef struct {
     int n_threads; /* >= 1, of this rank */
@@ -52,7 +57,7 @@ typedef struct {
     char name[64];      /* "NVIDIA H200", "" for the CPU */
     char id[64];        /* unique over machines (a GPU's UUID), "" for the CPU */
     char pci[16];       /* "0000:1b:00.0", "" for the CPU */
-    char precision[8];  /* "f32", "bf16", "fp8" */
+    char precision[16]; /* as in --precision, never "auto" */
     bool on_device;     /* its memory is not host memory: put and get are needed */
     size_t bytes_total; /* device memory, 0 for the CPU */
     size_t bytes_free;

@@ -68,9 +68,7 @@ static inline rp_backend golden_backend(int n_threads)
     rp_backend backend = {.ops = golden_backend_ops()};
 
     if (precision != NULL) {
-        params.precision = strcmp(precision, "fp8") == 0    ? RP_PRECISION_FP8
-                           : strcmp(precision, "bf16") == 0 ? RP_PRECISION_BF16
-                                                            : RP_PRECISION_F32;
+        params.precision = rp_precision_named(precision);
     }
     assert_non_null(backend.ops);
     assert_int_equal(backend.ops->open(&params, &backend.self), RP_OK);

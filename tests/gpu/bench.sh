@@ -56,9 +56,7 @@ ours units --prompt-tokens 128 --width "$size" --height "$size" --steps "$steps"
 # one prompt alone: without guidance there is no second one
 ours encode --prompt-tokens 256 --guidance 1 --width 256 --height 256 --steps 1 --repeat 20
 # the denoiser alone, without a pool around it
-if [ "$precision" != fp8 ]; then
-    "$(dirname "$rankpool")/plain_loop" "$model/transformer" "$precision" "$size" 128 "$steps" | tee "$out/loop.json"
-fi
+"$(dirname "$rankpool")/plain_loop" "$model/transformer" "$precision" "$size" 128 "$steps" | tee "$out/loop.json"
 
 : >"$out/peers.jsonl"
 if [ "$peers" != none ]; then

@@ -32,16 +32,9 @@ static void check(rp_status st, const char *what)
     }
 }
 
-static rp_precision precision_of(const char *name)
-{
-    return strcmp(name, "f32") == 0   ? RP_PRECISION_F32
-           : strcmp(name, "fp8") == 0 ? RP_PRECISION_FP8
-                                      : RP_PRECISION_BF16;
-}
-
 static void open_backend(loop *l, const char *precision)
 {
-    const rp_backend_params params = {.n_threads = 1, .precision = precision_of(precision)};
+    const rp_backend_params params = {.n_threads = 1, .precision = rp_precision_named(precision)};
 
     for (size_t i = 0; rp_backend_list[i] != NULL; i++) {
         if (strcmp(rp_backend_list[i]->name, "cuda") == 0) {

@@ -20,7 +20,7 @@ trap 'rm -rf "$temp"' EXIT
 cd "$temp"
 for name in $(compgen -e | grep '^RANKPOOL_' || true); do unset "$name"; done
 backend=${BACKEND:-cuda}
-read -ra precisions <<<"${PRECISIONS:-bf16 fp8}"
+read -ra precisions <<<"${PRECISIONS:-bf16 fp8 fp8-attention}"
 
 # One step of one unit: NAME PRECISION OPTION... -> NAME-PRECISION.safetensors
 step() {

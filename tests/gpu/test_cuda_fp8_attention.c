@@ -436,7 +436,7 @@ static const rp_backend_ops *row(const char *name)
 static void open_or_skip(void)
 {
     const rp_backend_params cpu = {.n_threads = 4};
-    const rp_backend_params fp8 = {.n_threads = 4, .precision = RP_PRECISION_FP8};
+    const rp_backend_params fp8 = {.n_threads = 4, .precision = RP_PRECISION_FP8_ATTENTION};
 
     g_ops = row("cuda");
     g_cpu_ops = row("cpu");

@@ -63,12 +63,24 @@ static void memory_is_zeroed_aligned_and_copied(void **state)
     g_ops->close(NULL);
 }
 
+static void precisions_have_names(void **state)
+{
+    (void)state;
+    for (int p = RP_PRECISION_AUTO; p <= RP_PRECISION_FP8_ATTENTION; p++) {
+        assert_int_equal(rp_precision_named(rp_precision_name((rp_precision)p)), p);
+    }
+    assert_int_equal(rp_precision_named("fp16"), RP_PRECISION_AUTO);
+    assert_int_equal(rp_precision_named(NULL), RP_PRECISION_AUTO);
+    assert_true(rp_precision_is_fp8(RP_PRECISION_FP8_ATTENTION));
+    assert_false(rp_precision_is_fp8(RP_PRECISION_BF16));
+}
+
 static void bad_parameters_and_weights_are_refused(void **state)
 {
     (void)state;
     const rp_backend_params none = {.n_threads = 0};
     const rp_backend_params bf16 = {.n_threads = 1, .precision = RP_PRECISION_BF16};
-    const rp_backend_params fp8 = {.n_threads = 1, .precision = RP_PRECISION_FP8};
+    const rp_backend_params fp8 = {.n_threads = 1, .precision = RP_PRECISION_FP8_ATTENTION};
     const rp_tensor ints = {.dtype = RP_I32, .n_dims = 1, .dim = {4, 1, 1, 1}};
     rp_tensor out = {.n_dims = 77};
     void *self = &out;
@@ -77,7 +89,7 @@ static void bad_parameters_and_weights_are_refused(void **state)
     assert_int_equal(g_ops->open(&bf16, &self), RP_E_UNSUP);
     assert_non_null(strstr(rpt_log_last(), "precision bf16: the CPU computes in f32"));
     assert_int_equal(g_ops->open(&fp8, &self), RP_E_UNSUP);
-    assert_non_null(strstr(rpt_log_last(), "precision fp8: the CPU computes in f32"));
+    assert_non_null(strstr(rpt_log_last(), "precision fp8-attention: the CPU computes in f32"));
     assert_true(self == &out);
     assert_int_equal(g_ops->weight(g_self[0], &ints, &out), RP_E_UNSUP);
     assert_string_equal(rpt_log_last(),
@@ -489,6 +501,7 @@ int main(void)
         cmocka_unit_test(every_backend_fills_every_slot),
         cmocka_unit_test(dtypes_have_names_and_sizes),
         cmocka_unit_test(memory_is_zeroed_aligned_and_copied),
+        cmocka_unit_test(precisions_have_names),
         cmocka_unit_test(bad_parameters_and_weights_are_refused),
         cmocka_unit_test(too_little_scratch_is_told_by_sync_once),
         cmocka_unit_test(other_precisions_are_refused),

@@ -96,10 +96,10 @@ static rp_status cpu_open(const rp_backend_params *params, void **self_out)
     if (params->n_threads < 1) {
         return RP_FAIL(RP_E_ARG, "cpu backend: %d threads; at least 1", params->n_threads);
     }
-    if (params->precision == RP_PRECISION_BF16 || params->precision == RP_PRECISION_FP8) {
+    if (params->precision > RP_PRECISION_F32) {
         return RP_FAIL(RP_E_UNSUP,
                        "precision %s: the CPU computes in f32 (--precision f32 or auto)",
-                       params->precision == RP_PRECISION_BF16 ? "bf16" : "fp8");
+                       rp_precision_name(params->precision));
     }
     RP_TRY(rp_mem_new(1, sizeof(rp_cpu), "cpu backend", &mem));
     rp_cpu *cpu = mem;

@@ -91,8 +91,8 @@ static rp_status open_device(rp_cuda *cuda, const rp_backend_params *params)
     rp_cuda_uuid_text(&prop.uuid, cuda->id, sizeof(cuda->id));
     cuda->capability = 10 * prop.major + prop.minor;
     RP_TRY(rp_cuda_choose_act(cuda->device, params->precision, &cuda->act));
-    cuda->fp8 = params->precision == RP_PRECISION_FP8;
-    cuda->narrow_attention = cuda->fp8;
+    cuda->fp8 = rp_precision_is_fp8(params->precision);
+    cuda->narrow_attention = params->precision == RP_PRECISION_FP8_ATTENTION;
     RP_TRY(RP_CUDA(cuda, cudaMallocHost(&flag, sizeof(*cuda->flag))));
     cuda->flag = flag;
     *cuda->flag = 0;

@@ -115,7 +115,7 @@ rp_status rp_cuda_choose_act(int device, rp_precision precision, rp_dtype *act_o
     if (precision == RP_PRECISION_AUTO) {
         precision = prop.major >= 8 ? RP_PRECISION_BF16 : RP_PRECISION_F32;
     }
-    if (precision == RP_PRECISION_FP8 && 10 * prop.major + prop.minor < 89) {
+    if (rp_precision_is_fp8(precision) && 10 * prop.major + prop.minor < 89) {
         return RP_FAIL(RP_E_UNSUP,
                        "precision fp8: GPU %d (%s) has compute capability %d.%d, fp8 needs 8.9; "
                        "use --precision %s",
@@ -157,7 +157,8 @@ void rp_cuda_info(void *self, rp_device_info *out)
     (void)snprintf(out->name, sizeof(out->name), "%s", cuda->name);
     (void)snprintf(out->id, sizeof(out->id), "%s", cuda->id);
     (void)snprintf(out->precision, sizeof(out->precision), "%s",
-                   cuda->fp8              ? "fp8"
+                   cuda->narrow_attention ? rp_precision_name(RP_PRECISION_FP8_ATTENTION)
+                   : cuda->fp8            ? "fp8"
                    : cuda->act == RP_BF16 ? "bf16"
                                           : "f32");
     rp_cuda_pci(cuda->device, out->pci, sizeof(out->pci));
