@@ -87,8 +87,9 @@ rp_status rp_job_loop_open(rp_job *job);
 void rp_job_loop_close(rp_job *job);
 void rp_job_loop_begin(rp_job *job);
 rp_status rp_job_loop_fetch(rp_job *job);
-/* job_checkpoint.c: look for the checkpoint that the settings name, before any work; put its state into
- * the loop and set first_step and first_eval; save the state after `step` steps, or warn that it could
+/* job_checkpoint.c: look for the checkpoint that the settings name, before any work, and refuse a name that
+ * cannot be written (RP_E_IO, RP_E_ARG: another file of the job, RP_E_FORMAT: no checkpoint); put its state
+ * into the loop and set first_step and first_eval; save the state after `step` steps, or warn that it could
  * not be saved; remove the file of a job that is done. */
 rp_status rp_checkpoint_find(rp_job *job);
 rp_status rp_checkpoint_restore(rp_job *job);

@@ -69,6 +69,20 @@ refused 1 "plain/r.json"
 run "$rankpool" sample --steps 1000 --out bad.png --latents-out plain/l.safetensors
 refused 1 "plain/l.safetensors"
 
+t "so is a checkpoint that could not be written when the job is told to end"
+mkdir folder
+ln -s nowhere link
+for path in no/such/folder/a.ck plain/a.ck folder folder/ link /dev/null /proc/a.ck; do
+    run "$rankpool" sample --steps 1000 --out bad.png --checkpoint "$path"
+    refused 1 "cannot write $path: "
+done
+run "$rankpool" sample --steps 1000 --out bad.png --checkpoint bad.png
+refused 1 "bad.png" "name of its own"
+run "$rankpool" sample --steps 1000 --out bad.png --latents-out a.ck --checkpoint a.ck
+refused 1 "a.ck" "name of its own"
+expect_no_parts
+rmdir folder
+
 t "inputs that are missing or something else"
 run "$rankpool" sample --latents-in missing.safetensors "${tiny[@]}" --out bad.png
 refused 1 "missing.safetensors" "No such file"
