@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "ctrl/ctrl_wait.h"
 #include "job/job_bind.h"
 
 #include <stdlib.h>
@@ -86,6 +87,8 @@ static rp_status open_backend(const rp_settings *settings, const selection *sele
     RP_TRY(selected->row->open(&params, &pool->backend.self));
     pool->backend.ops = selected->row;
     pool->backend.ops->info(pool->backend.self, &pool->device);
+    rp_ctrl_wait_own_cores(pool->device.on_device &&
+                           pool->place.n_threads >= RP_TOPO_LEAST * pool->place.n_sharing);
     return RP_OK;
 }
 
