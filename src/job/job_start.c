@@ -33,6 +33,21 @@ static rp_status check_side(const rp_job *job, const char *name, int *px, int *l
     return RP_OK;
 }
 
+/* cuDNN counts the elements of a picture in 32 bits; pictures as rows are cut into bands. */
+static rp_status check_area(const rp_job *job)
+{
+    const rankpool *pool = job->pool;
+    const size_t largest = (size_t)job->h * (size_t)job->w * pool->pipeline.vae_info.widest;
+
+    if (largest <= INT32_MAX || !pool->device.on_device || pool->backend.ops->picture_rows(pool->backend.self)) {
+        return RP_OK;
+    }
+    return RP_FAIL(RP_E_ARG,
+                   "width %d, height %d: the VAE's pictures would hold %zu numbers; with --precision %s on a GPU "
+                   "%d are allowed; use bf16, or a smaller size",
+                   job->params.width, job->params.height, largest, pool->device.precision, INT32_MAX);
+}
+
 /* ---- output names */
 
 /* "a/heart.png" and image 3 of several -> "a/heart-0003.png". */
@@ -78,6 +93,7 @@ rp_status rp_job_check(rp_job *job)
 
     RP_TRY(check_side(job, "width", &p->width, &job->w));
     RP_TRY(check_side(job, "height", &p->height, &job->h));
+    RP_TRY(check_area(job));
     job->c       = job->pool->pipeline.denoiser_info.latent_channels;
     job->n_elems = (size_t)job->c * (size_t)job->h * (size_t)job->w;
     RP_TRY(check_pictures(job));

@@ -120,7 +120,8 @@ typedef struct {
 
 typedef struct {
     int latent_channels;
-    int scale; /* picture pixels per latent pixel, 8 */
+    int scale;     /* picture pixels per latent pixel, 8 */
+    size_t widest; /* numbers per latent pixel that the largest picture on the way holds */
     size_t bytes_read;
 } rp_vae_info;
 

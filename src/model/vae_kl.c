@@ -279,26 +279,6 @@ out:
     return st;
 }
 
-static void kl_info(const void *handle, rp_vae_info *out)
-{
-    const kl *self = handle;
-
-    *out = (rp_vae_info){
-        .latent_channels = self->config.latent_channels,
-        .scale = 1 << (self->config.n_blocks - 1),
-        .bytes_read = self->params.n_read,
-    };
-}
-
-static uint64_t kl_fingerprint(const void *handle)
-{
-    const kl *self = handle;
-
-    return self->fingerprint;
-}
-
-/* ----------------------------------------------------------------- decode */
-
 static size_t larger(size_t a, size_t b)
 {
     return a > b ? a : b;
@@ -319,6 +299,27 @@ static size_t kl_most_elems(const kl_config *c, int h, int w)
     }
     return larger(most, (area << (2 * (c->n_blocks - 1))) * RGB);
 }
+
+static void kl_info(const void *handle, rp_vae_info *out)
+{
+    const kl *self = handle;
+
+    *out = (rp_vae_info){
+        .latent_channels = self->config.latent_channels,
+        .scale = 1 << (self->config.n_blocks - 1),
+        .widest = kl_most_elems(&self->config, 1, 1),
+        .bytes_read = self->params.n_read,
+    };
+}
+
+static uint64_t kl_fingerprint(const void *handle)
+{
+    const kl *self = handle;
+
+    return self->fingerprint;
+}
+
+/* ----------------------------------------------------------------- decode */
 
 static rp_status kl_grow_host(kl *self, kl_host *host, size_t n_bytes, const char *what)
 {
