@@ -248,6 +248,52 @@ two_on_one() { # TRANSPORT : not by accident
     say "exit $code, both named"
 }
 
+# A job that is stopped in the middle and started again draws the undisturbed picture.
+stopped() { # PRECISION
+    local code=0 after
+    local long=("${short[@]}" --steps 1000 --sampler dpmpp_2m --backend cuda --precision "$1")
+    go "$rankpool" "${long[@]}" --out whole.png --latents-out whole.safetensors
+    for after in 1 1.5 2 3; do # how long opening takes depends on the machine
+        [ ! -e stopped.ck ] || break
+        go timeout -s USR1 $after "$rankpool" "${long[@]}" --out stopped.png --latents-out stopped.safetensors \
+            --checkpoint stopped.ck || code=$?
+    done
+    [ -e stopped.ck ] && [ ! -e stopped.png ]
+    go "$rankpool" "${long[@]}" --out stopped.png --latents-out stopped.safetensors --checkpoint stopped.ck
+    same whole stopped
+    [ ! -e stopped.ck ]
+    say "stopped after $after s, same bytes"
+}
+
+traced() { # a trace of two ranks has every unit, and begins no span before the last one of its rank ended
+    ranks 2 "$rankpool" "${job[@]}" --backend cuda --allow-shared-gpu --out traced.png --trace trace.json
+    python3 - trace.json <<'END' >&3
+import json, sys
+events = json.load(open(sys.argv[1]))["traceEvents"]
+units = [e for e in events if e.get("ph") == "X" and "unit" in e["name"]]
+assert len(units) == 40, len(units)
+assert len({(e["pid"], e["tid"]) for e in units}) == 2
+print(len(units), "units on two ranks")
+END
+}
+
+large=(bench --model "$root/share/models/lumina-image-2.0-config" --random-weights --backend cuda
+    --width 4096 --height 4096 --steps 1 --guidance 1 --repeat 1 --warmup 0)
+
+large_in_bands() { # more numbers in a picture than cuDNN counts
+    go "$rankpool" "${large[@]}" --precision bf16 --json large.json --overwrite
+    say "$(python3 -c 'import json; r = json.load(open("large.json"))["runs"][0]; print("decode %.2f s" % (r["decode_ms"] / 1e3))')"
+}
+
+large_refused() { # before sampling
+    local code=0
+    go "$rankpool" "${large[@]}" --precision f32 >out 2>err || code=$?
+    cat out err
+    [ $code -ne 0 ] && [ $code -lt 124 ]
+    grep -qF '4096' err && grep -qF 'bf16' err
+    say "exit $code"
+}
+
 all_rows() {
     local p name v n
     for name in ops latent matrix image backend record; do row "ops $name" op_table $name; done
@@ -260,6 +306,7 @@ all_rows() {
     row "picture bf16 twice" again bf16
     row "ops fp8" fp8_ops
     row "attention fp8" program test_cuda_fp8_attention
+    row "gated pair" program test_cuda_gated
     for p in f32 bf16 fp8; do row "golden $p fp8_file" golden $p fp8_file; done
     row "picture fp8 against that in bf16" like_bf16 $least_fp8_db
     row "picture fp8 twice" again fp8
@@ -283,6 +330,11 @@ all_rows() {
     done
     row "memcheck of ops fp8" sanitize memcheck "$build/bin/test_cuda_fp8"
     row "memcheck of attention fp8" sanitize memcheck "$build/bin/test_cuda_fp8_attention"
+    row "memcheck of gated pair" sanitize memcheck "$build/bin/test_cuda_gated"
+    for p in f32 bf16; do row "stopped and started again, $p" stopped $p; done
+    row "trace of two ranks" traced
+    row "4096x4096, bf16, in bands" large_in_bands
+    row "4096x4096, f32, refused" large_refused
     for v in "" 99 abc; do row "cuda asked for, visible \"$v\"" no_such_gpu "$v"; done
     for v in "" 99 abc; do row "auto, visible \"$v\"" falls_back "$v"; done
     for v in nccl mpi; do row "two ranks on one GPU, $v" two_on_one $v; done
