@@ -45,11 +45,16 @@ def noise(*shape):
     return torch.randn(*shape, device="cuda", dtype=torch.bfloat16)
 
 
-def transformer_calls(a):
+def transformer_net(a):
+    """On the current device."""
     from diffusers import Lumina2Transformer2DModel
     with torch.device("cuda"):
         net = Lumina2Transformer2DModel.from_config(config_of(a.config, "transformer"))
-    net = randomize(net)
+    return randomize(net)
+
+
+def transformer_calls(a):
+    net = transformer_net(a)
     side, dim, channels = a.size // 8, net.config.cap_feat_dim, net.config.in_channels
     call = torch.compile(net) if a.compile else net
     inputs = {}
@@ -155,4 +160,5 @@ def main():
         torch.cuda.empty_cache()
 
 
-main()
+if __name__ == "__main__":
+    main()
