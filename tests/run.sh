@@ -41,7 +41,7 @@ build() { # build BUILD-FOLDER CMAKE-OPTION...
 
 run() { # run BUILD-FOLDER CMAKE-OPTION...
     build "$@"
-    (cd "$1" && ctest --output-on-failure --no-tests=error)
+    (cd "$1" && ctest -j "$(nproc)" --output-on-failure --no-tests=error)
 }
 
 # ---- the build for GPUs, and the tests that need one
