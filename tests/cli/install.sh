@@ -8,7 +8,7 @@ is_sanitized && needs="-fsanitize=address,undefined"
 t "install"
 run cmake --install "$build" --prefix "$prefix"
 expect_exit 0
-expect_file "$prefix/bin/rankpool" "$prefix/include/rankpool/rankpool.h" "$prefix/share/man/man1/rankpool.1" \
+expect_file "$prefix/bin/rankpool" "$prefix/bin/rankpool-run" "$prefix/include/rankpool/rankpool.h" "$prefix/share/man/man1/rankpool.1" \
     "$prefix/share/rankpool/models/emoji-lumina2/model_index.json"
 
 t "the installed command draws with the installed model, wherever it was put"
@@ -20,6 +20,19 @@ expect_in_stdout "$prefix/share/rankpool/models/emoji-lumina2"
 run env -u LD_LIBRARY_PATH "$prefix/bin/rankpool" sample "${tiny[@]}" --prompt "red heart" --out command.png
 expect_exit 0
 expect_file command.png
+
+t "its launcher starts it, found beside itself"
+run "$prefix/bin/rankpool" --version
+expect_exit 0
+run "$prefix/bin/rankpool-run" --help
+expect_exit 0
+expect_in_stdout "usage: rankpool-run"
+n=1
+! have_mpi || n=2
+run env -u LD_LIBRARY_PATH "$prefix/bin/rankpool-run" --print -n $n -- sample "${tiny[@]}" --prompt "red heart" --out launched.png
+expect_exit 0
+expect_in_stderr "$prefix/bin/rankpool"
+expect_same launched.png command.png
 
 libdir=$(dirname "$(find "$prefix" -name rankpool.pc)")
 export PKG_CONFIG_PATH=$libdir
