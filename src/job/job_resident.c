@@ -171,6 +171,7 @@ static rp_status open_together(const rp_settings *settings, rankpool *pool)
     RP_TRY(rp_ctrl_agree(ctrl, rp_job_params_read(settings, &params), "reading the settings"));
     RP_TRY(rp_device_open(settings, pool));
     RP_TRY(rp_ctrl_agree(ctrl, choose_transport(settings, pool), "choosing the transport"));
+    RP_TRY(rp_xport_agree(ctrl, pool->xport));
     RP_TRY(rp_ctrl_agree(ctrl, open_local(settings, pool), "opening the model"));
     RP_TRY(compare_ranks(pool));
     const rp_status st =

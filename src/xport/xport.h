@@ -70,4 +70,9 @@ extern const rp_xport_ops *const rp_xport_list[];
 rp_status rp_xport_choose(const char *name, const rp_ctrl *ctrl, bool on_device,
                           const rp_xport_ops **out);
 
+/* Collective, before anything is opened: do all ranks take the same row? Environments may differ
+ * from host to host, and ranks of two transports would wait for each other. RP_E_UNSUP on all
+ * ranks; rank 0 logs which rank takes another one. RP_E_MPI. */
+rp_status rp_xport_agree(rp_ctrl *ctrl, const rp_xport_ops *mine);
+
 #endif

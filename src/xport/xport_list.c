@@ -1,6 +1,7 @@
 /* xport_list.c - the transports of this build, best first. */
 #include "xport/xport.h"
 
+#include "base/check.h"
 #include "base/log.h"
 
 #include <stdio.h>
@@ -60,4 +61,20 @@ rp_status rp_xport_choose(const char *name, const rp_ctrl *ctrl, bool on_device,
     }
     return any ? RP_FAIL(RP_E_UNSUP, "no transport of this build can serve %d ranks", n_ranks)
                : unknown(name);
+}
+
+rp_status rp_xport_agree(rp_ctrl *ctrl, const rp_xport_ops *mine)
+{
+    char first[32] = "";
+    rp_status st = RP_OK;
+
+    (void)snprintf(first, sizeof(first), "%s", mine->name);
+    RP_TRY(rp_ctrl_bcast(ctrl, first, sizeof(first)));
+    if (strcmp(first, mine->name) != 0) {
+        st = RP_FAIL(RP_E_UNSUP,
+                     "it takes transport %s, rank 0 takes %s; give all ranks the same --transport "
+                     "(or RANKPOOL_TRANSPORT)",
+                     mine->name, first);
+    }
+    return rp_ctrl_agree(ctrl, st, "comparing transports");
 }

@@ -425,12 +425,33 @@ static void choose_takes_names_and_says_what_there_is(void **state)
                                             "local, " NCCL_TOO "mpi");
     }
     assert_int_equal(rp_xport_choose("local", g_ctrl, false, &ops), one ? RP_OK : RP_E_UNSUP);
-    assert_int_equal(rp_xport_choose("nccl", g_ctrl, false, &ops),
-                     NCCL_TOO[0] == '\0' ? RP_E_ARG
-                     : one               ? RP_OK
-                                         : RP_E_UNSUP);
+    assert_int_equal(rp_xport_choose("nccl", g_ctrl, false, &ops), NCCL_TOO[0] == '\0' ? RP_E_ARG
+                                                                   : one               ? RP_OK
+                                                                         : RP_E_UNSUP);
     assert_true(!one || strcmp(ops->name, "local") == 0);
     rp_set_log(NULL, NULL);
+}
+
+static void ranks_with_different_transports_are_told_so(void **state)
+{
+    (void)state;
+    const int n = rp_ctrl_n_ranks(g_ctrl), rank = rp_ctrl_rank(g_ctrl);
+    const rp_xport_ops *const usual = rp_xport_list[0];
+    rp_xport_ops other = *usual;
+    bool ok = true;
+
+    other.name = "pigeon";
+    rpt_log_collect();
+    ok = rp_xport_agree(g_ctrl, usual) == RP_OK;
+    ok = rp_xport_agree(g_ctrl, rank == n - 1 ? &other : usual) == (n > 1 ? RP_E_UNSUP : RP_OK) &&
+         ok;
+    if (rank == 0 && n > 1) {
+        ok =
+            strstr(rpt_log_last(), "it takes transport pigeon, rank 0 takes local; ") != NULL && ok;
+        ok = strstr(rpt_log_last(), "--transport") != NULL && ok;
+    }
+    rp_set_log(NULL, NULL);
+    mpt_assert_all(ok);
 }
 
 int main(void)
@@ -444,6 +465,7 @@ int main(void)
         cmocka_unit_test(a_broadcast_reaches_all_from_any_rank),
         cmocka_unit_test(a_message_of_another_size_is_an_error),
         cmocka_unit_test(choose_takes_names_and_says_what_there_is),
+        cmocka_unit_test(ranks_with_different_transports_are_told_so),
     };
 
     if (rp_ctrl_open(true, &g_ctrl) != RP_OK) {
