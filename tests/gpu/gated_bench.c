@@ -180,13 +180,12 @@ static bool same(const bench *b)
     return relative < 1e-2;
 }
 
-static bool measure_way(bench *b, int cluster, int lead, int group_rows)
+static bool measure_way(bench *b, int lead, int group_rows)
 {
     char name[64];
 
-    b->way = (rp_cuda_gated_way){.cluster = cluster, .group_rows = group_rows, .lead = lead};
-    (void)snprintf(name, sizeof(name), "fused, cluster %d lead %d group %d", cluster, lead,
-                   group_rows);
+    b->way = (rp_cuda_gated_way){.group_rows = group_rows, .lead = lead};
+    (void)snprintf(name, sizeof(name), "fused, lead %d group %d", lead, group_rows);
     measure(b, run_fused, name);
     return same(b);
 }
@@ -213,15 +212,12 @@ int main(int argc, char **argv)
     measure(&b, run_product, "product");
     measure(&b, run_plain, "product and swiglu");
     b.way = rp_cuda_gated_choose(&b.job);
-    printf("chosen: cluster %d lead %d group %d\n", b.way.cluster, b.way.lead, b.way.group_rows);
-    ok = measure_way(&b, b.way.cluster, b.way.lead, b.way.group_rows) && ok;
-    for (int cluster = b.d % 256 == 0 ? 2 : 1; cluster >= 1; cluster--) {
-        for (int lead = 0; lead <= 3; lead++) {
-            ok = measure_way(&b, cluster, lead, b.way.group_rows) && ok;
-        }
+    printf("chosen: lead %d group %d\n", b.way.lead, b.way.group_rows);
+    for (int lead = 0; lead <= 3; lead++) {
+        ok = measure_way(&b, lead, b.way.group_rows) && ok;
     }
     for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++) {
-        ok = measure_way(&b, b.way.cluster, b.way.lead, groups[i]) && ok;
+        ok = measure_way(&b, 1, groups[i]) && ok;
     }
     measure(&b, run_plain, "product and swiglu, again");
     need(rp_backend_cuda.sync(b.cuda));

@@ -11,10 +11,9 @@
  * One warpgroup has one thread that loads (TMA, a ring of STAGES pieces of 64 of k), two others
  * multiply, 64 rows each, and turn their sums into out (TMA again). Blocks stay, one on each
  * multiprocessor, and take tiles by their number: the next tile is loaded while one is finished.
- * Two blocks of a cluster take tiles side by side: each loads half of the piece of x for both.
  *
- * A piece may be loaded over when `empty` says that it was read, by both blocks of a cluster as
- * half of it goes to the other one; it may be read when `full` says that all of it is there.
+ * A piece may be loaded over when `empty` says that both have read it; it may be read when `full`
+ * says that all of it is there.
  */
 #include "tensor/cuda/cuda_device.cuh"
 #include "tensor/cuda/cuda_hopper.cuh"
@@ -43,31 +42,29 @@
 /* Named barriers; 0 is __syncthreads. */
 enum { BAR_STORE = 1, BAR_LEAD = BAR_STORE + N_CONSUMERS };
 
-/* A unit is what a cluster makes at once: CLUSTER tiles side by side. */
 typedef struct {
-    int n_k;        /* pieces of k */
-    int n_rows;     /* of tiles */
-    int n_cols;     /* of units */
-    int group_rows; /* how units are counted: column by column within so many rows of tiles */
-    int lead;       /* pieces that the first consumer is ahead of the second; 0: nobody cares */
+    int n_k;            /* pieces of k */
+    int n_rows, n_cols; /* of tiles */
+    int group_rows;     /* how tiles are counted: column by column within so many rows of them */
+    int lead;           /* pieces that the first consumer is ahead of the second; 0: nobody cares */
 } gated_job;
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 typedef struct {
-    int row, col; /* of tiles, of units */
-} gated_unit;
+    int row, col; /* of its first element */
+} gated_tile;
 
 /* Neighbours share weights, and a group's rows of x stay in the L2 cache while weights go by. */
-__device__ static gated_unit unit_of(const gated_job &job, int unit)
+__device__ static gated_tile tile_of(const gated_job &job, int tile)
 {
     const int per_group = job.group_rows * job.n_cols;
-    const int group = unit / per_group;
+    const int group = tile / per_group;
     const int first = group * job.group_rows;
     const int rows = min(job.group_rows, job.n_rows - first);
-    const int i = unit - group * per_group;
+    const int i = tile - group * per_group;
 
-    return {first + i % rows, i / rows};
+    return {(first + i % rows) * TILE_ROWS, i / rows * TILE_COLS};
 }
 
 /* Where things lie in shared memory. */
@@ -98,49 +95,35 @@ struct gated_ring {
 };
 
 /* One thread of each block. */
-template <int CLUSTER>
-__device__ static void load_tiles(const gated_room &room, const gated_job &job, int first, int step,
-                                  int rank, const CUtensorMap *x, const CUtensorMap *w_gate,
+__device__ static void load_tiles(const gated_room &room, const gated_job &job,
+                                  const CUtensorMap *x, const CUtensorMap *w_gate,
                                   const CUtensorMap *w_up)
 {
-    constexpr int X_ROWS = TILE_ROWS / CLUSTER; /* of x that this block loads */
     gated_ring ring;
 
-    for (int unit = first; unit < job.n_rows * job.n_cols; unit += step) {
-        const gated_unit at = unit_of(job, unit);
-        const int x_row = at.row * TILE_ROWS + rank * X_ROWS;
-        const int w_row = (at.col * CLUSTER + rank) * TILE_COLS;
+    for (int tile = blockIdx.x; tile < job.n_rows * job.n_cols; tile += gridDim.x) {
+        const gated_tile at = tile_of(job, tile);
         for (int i = 0; i < job.n_k; i++, ring.next()) {
             const uint32_t full = room.full + ring.stage * 8;
             const uint32_t to = room.stages + ring.stage * STAGE_BYTES;
             rp_mbar_wait(room.empty + ring.stage * 8, ring.phase ^ 1);
             rp_mbar_expect(full, STAGE_BYTES);
-            if constexpr (CLUSTER > 1) {
-                rp_tma_load_to_all(to + rank * (X_BYTES / CLUSTER), x, i * TILE_K, x_row, full,
-                                   (1 << CLUSTER) - 1);
-            } else {
-                rp_tma_load(to, x, i * TILE_K, x_row, full);
-            }
-            rp_tma_load(to + X_BYTES, w_gate, i * TILE_K, w_row, full);
-            rp_tma_load(to + X_BYTES + W_BYTES, w_up, i * TILE_K, w_row, full);
+            rp_tma_load(to, x, i * TILE_K, at.row, full);
+            rp_tma_load(to + X_BYTES, w_gate, i * TILE_K, at.col, full);
+            rp_tma_load(to + X_BYTES + W_BYTES, w_up, i * TILE_K, at.col, full);
         }
     }
 }
 
-/* This warp has read the piece. One lane tells each block whose loads write to it. */
-template <int CLUSTER> __device__ static void release(uint32_t empty, int lane)
+/* This warp has read the piece. */
+__device__ static void release(uint32_t empty, int lane)
 {
-    if constexpr (CLUSTER > 1) {
-        if (lane < CLUSTER) {
-            rp_mbar_arrive_at(empty, lane);
-        }
-    } else if (lane == 0) {
+    if (lane == 0) {
         rp_mbar_arrive(empty);
     }
 }
 
 /* sums[64, 256] = 64 rows of x times the tile's rows of both weights */
-template <int CLUSTER>
 __device__ static void multiply(const gated_room &room, const gated_job &job, int which, int lane,
                                 gated_ring &ring, float (&sums)[128])
 {
@@ -159,7 +142,7 @@ __device__ static void multiply(const gated_room &room, const gated_job &job, in
         rp_wgmma_commit();
         rp_wgmma_wait<1>(); /* so the piece before this one was read */
         if (i > 0) {
-            release<CLUSTER>(before, lane);
+            release(before, lane);
         }
         before = room.empty + ring.stage * 8;
         if (which == 0 && i == job.lead - 1) {
@@ -167,7 +150,7 @@ __device__ static void multiply(const gated_room &room, const gated_job &job, in
         }
     }
     rp_wgmma_wait<0>();
-    release<CLUSTER>(before, lane);
+    release(before, lane);
     rp_wgmma_pin(sums);
 }
 
@@ -231,46 +214,35 @@ __device__ static void store(uint32_t to, const CUtensorMap *out, int row, int c
 }
 
 /* A warpgroup, `which` of the two. */
-template <int CLUSTER>
-__device__ static void make_tiles(const gated_room &room, const gated_job &job, int first, int step,
-                                  int rank, int which, const CUtensorMap *out)
+__device__ static void make_tiles(const gated_room &room, const gated_job &job, int which,
+                                  const CUtensorMap *out)
 {
     const int lane = threadIdx.x % RP_WARP;
     const uint32_t to = room.out + which * (OUT_BYTES / N_CONSUMERS);
     gated_ring ring;
     float sums[128];
 
-    for (int unit = first; unit < job.n_rows * job.n_cols; unit += step) {
-        const gated_unit at = unit_of(job, unit);
+    for (int tile = blockIdx.x; tile < job.n_rows * job.n_cols; tile += gridDim.x) {
+        const gated_tile at = tile_of(job, tile);
         if (which == 1 && job.lead > 0) {
             rp_named_sync(BAR_LEAD, N_CONSUMERS * WARPGROUP);
         }
-        multiply<CLUSTER>(room, job, which, lane, ring, sums);
-        store(to, out, at.row * TILE_ROWS + which * STORE_ROWS,
-              (at.col * CLUSTER + rank) * TILE_COLS, which, sums);
+        multiply(room, job, which, lane, ring, sums);
+        store(to, out, at.row + which * STORE_ROWS, at.col, which, sums);
     }
     if (threadIdx.x % WARPGROUP == 0) {
         rp_tma_store_wait_read();
     }
 }
 
-template <int CLUSTER> __device__ static void make_barriers(const gated_room &room)
+__device__ static void make_barriers(const gated_room &room)
 {
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; i++) {
             rp_mbar_init(room.full + i * 8, 1);
-            rp_mbar_init(room.empty + i * 8, CLUSTER * N_CONSUMERS * WARPGROUP / RP_WARP);
+            rp_mbar_init(room.empty + i * 8, N_CONSUMERS * WARPGROUP / RP_WARP);
         }
         rp_mbar_init_done();
-    }
-}
-
-/* No block goes on before the barriers of all are made, or ends while another may reach into it. */
-template <int CLUSTER> __device__ static void sync_all()
-{
-    __syncthreads();
-    if constexpr (CLUSTER > 1) {
-        rp_cluster_sync();
     }
 }
 
@@ -278,7 +250,6 @@ template <int CLUSTER> __device__ static void sync_all()
 
 /* One block on a multiprocessor: 225 KiB of shared memory, 168 registers a thread at the start,
  * of which the loading warpgroup gives most to the others. */
-template <int CLUSTER>
 __global__ void __launch_bounds__(N_THREADS, 1)
     gated(const __grid_constant__ CUtensorMap x, const __grid_constant__ CUtensorMap w_gate,
           const __grid_constant__ CUtensorMap w_up, const __grid_constant__ CUtensorMap out,
@@ -287,26 +258,23 @@ __global__ void __launch_bounds__(N_THREADS, 1)
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     extern __shared__ unsigned char shared[];
     const gated_room room(shared);
-    const int rank = blockIdx.x % CLUSTER;
-    const int first = blockIdx.x / CLUSTER, step = gridDim.x / CLUSTER;
     const int warpgroup = __shfl_sync(RP_ALL, threadIdx.x / WARPGROUP, 0);
 
-    make_barriers<CLUSTER>(room);
-    sync_all<CLUSTER>();
+    make_barriers(room);
+    __syncthreads();
     if (warpgroup == 0) {
         rp_fewer_registers<40>();
         if (threadIdx.x == 0) {
             rp_tma_prefetch_map(&x);
             rp_tma_prefetch_map(&w_gate);
             rp_tma_prefetch_map(&w_up);
-            load_tiles<CLUSTER>(room, job, first, step, rank, &x, &w_gate, &w_up);
+            load_tiles(room, job, &x, &w_gate, &w_up);
         }
         __syncwarp();
     } else {
         rp_more_registers<232>();
-        make_tiles<CLUSTER>(room, job, first, step, rank, warpgroup - 1, &out);
+        make_tiles(room, job, warpgroup - 1, &out);
     }
-    sync_all<CLUSTER>();
 #endif
 }
 
@@ -342,50 +310,6 @@ static bool encode(PFN_cuTensorMapEncodeTiled_v12000 fn, CUtensorMap *map, const
               CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
-template <int CLUSTER>
-static cudaError_t launch(cudaStream_t stream, const rp_cuda_gated *g, const rp_cuda_gated_way *way)
-{
-    const int n_rows = (int)rp_ceil_div((size_t)g->t, TILE_ROWS);
-    const int n_cols = g->d / (TILE_COLS * CLUSTER);
-    const int n_k = g->k / TILE_K;
-    /* With fewer pieces than the ring has, the first consumer could be a whole tile ahead. */
-    const gated_job job = {n_k, n_rows, n_cols, way->group_rows, n_k >= STAGES ? way->lead : 0};
-    PFN_cuTensorMapEncodeTiled_v12000 fn = NULL;
-    CUtensorMap x, w_gate, w_up, out;
-    int device = 0, n_sms = 0;
-    cudaError_t code = find_encode(&fn);
-
-    if (code != cudaSuccess) {
-        return code;
-    }
-    if (!encode(fn, &x, g->x, g->t, g->k, TILE_ROWS / CLUSTER) ||
-        !encode(fn, &w_gate, g->w_gate, g->d, g->k, TILE_COLS) ||
-        !encode(fn, &w_up, g->w_up, g->d, g->k, TILE_COLS) ||
-        !encode(fn, &out, g->out, g->t, g->d, STORE_ROWS)) {
-        return cudaErrorInvalidValue;
-    }
-    code = cudaFuncSetAttribute(gated<CLUSTER>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                SHARED_BYTES);
-    if (code != cudaSuccess) {
-        return code;
-    }
-    (void)cudaGetDevice(&device);
-    (void)cudaDeviceGetAttribute(&n_sms, cudaDevAttrMultiProcessorCount, device);
-    const int clusters = n_sms / CLUSTER;
-    const int used = n_rows * n_cols < clusters ? n_rows * n_cols : clusters;
-    cudaLaunchAttribute attribute = {};
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim = {CLUSTER, 1, 1};
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)(used * CLUSTER));
-    config.blockDim = dim3(N_THREADS);
-    config.dynamicSmemBytes = SHARED_BYTES;
-    config.stream = stream;
-    config.attrs = &attribute;
-    config.numAttrs = CLUSTER > 1 ? 1 : 0;
-    return cudaLaunchKernelEx(&config, gated<CLUSTER>, x, w_gate, w_up, out, job);
-}
-
 bool rp_cuda_gated_can(const rp_cuda_gated *g, int capability)
 {
 #if defined(RP_CUDA_SM90A)
@@ -407,13 +331,38 @@ rp_cuda_gated_way rp_cuda_gated_choose(const rp_cuda_gated *g)
     const size_t fit = in_cache / ((size_t)g->k * TILE_ROWS * ELEM_BYTES);
     const size_t n_groups = rp_ceil_div(n_rows, fit > 0 ? fit : 1);
 
-    return {.cluster = g->d % (2 * TILE_COLS) == 0 ? 2 : 1,
-            .group_rows = (int)rp_ceil_div(n_rows, n_groups),
-            .lead = 1};
+    return {.group_rows = (int)rp_ceil_div(n_rows, n_groups), .lead = 1};
 }
 
 cudaError_t rp_cuda_k_gated(cudaStream_t stream, const rp_cuda_gated *g,
                             const rp_cuda_gated_way *way)
 {
-    return way->cluster == 2 ? launch<2>(stream, g, way) : launch<1>(stream, g, way);
+    const int n_rows = (int)rp_ceil_div((size_t)g->t, TILE_ROWS);
+    const int n_cols = g->d / TILE_COLS;
+    const int n_k = g->k / TILE_K;
+    /* With fewer pieces than the ring has, the first consumer could be a whole tile ahead. */
+    const gated_job job = {n_k, n_rows, n_cols, way->group_rows, n_k >= STAGES ? way->lead : 0};
+    PFN_cuTensorMapEncodeTiled_v12000 fn = NULL;
+    CUtensorMap x, w_gate, w_up, out;
+    int device = 0, n_sms = 0;
+    cudaError_t code = find_encode(&fn);
+
+    if (code != cudaSuccess) {
+        return code;
+    }
+    if (!encode(fn, &x, g->x, g->t, g->k, TILE_ROWS) ||
+        !encode(fn, &w_gate, g->w_gate, g->d, g->k, TILE_COLS) ||
+        !encode(fn, &w_up, g->w_up, g->d, g->k, TILE_COLS) ||
+        !encode(fn, &out, g->out, g->t, g->d, STORE_ROWS)) {
+        return cudaErrorInvalidValue;
+    }
+    code = cudaFuncSetAttribute(gated, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES);
+    if (code != cudaSuccess) {
+        return code;
+    }
+    (void)cudaGetDevice(&device);
+    (void)cudaDeviceGetAttribute(&n_sms, cudaDevAttrMultiProcessorCount, device);
+    const int n_blocks = n_rows * n_cols < n_sms ? n_rows * n_cols : n_sms;
+    gated<<<(unsigned)n_blocks, N_THREADS, SHARED_BYTES, stream>>>(x, w_gate, w_up, out, job);
+    return cudaPeekAtLastError();
 }

@@ -22,15 +22,7 @@ __device__ inline uint32_t rp_shared_at(const void *p)
     return (uint32_t)__cvta_generic_to_shared(p);
 }
 
-/* ---- blocks of a cluster ---- */
-
-/* All threads of all blocks; what they wrote in shared memory before is seen after. */
-__device__ inline void rp_cluster_sync()
-{
-    asm volatile("barrier.cluster.arrive.release;\n"
-                 "barrier.cluster.wait.acquire;\n" ::
-                     : "memory");
-}
+/* ---- barriers by number, registers ---- */
 
 /* Barrier `id` (1 to 15; 0 is __syncthreads) among n threads. */
 __device__ inline void rp_named_sync(int id, int n)
@@ -81,19 +73,6 @@ __device__ inline void rp_mbar_arrive(uint32_t bar)
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(bar) : "memory");
 }
 
-/* At the barrier that block `rank` of the cluster has at the same address; it may be this block.
- * For "I have read", so without a wider scope: that costs a fence of all memory, each time. */
-__device__ inline void rp_mbar_arrive_at(uint32_t bar, int rank)
-{
-    asm volatile("{\n"
-                 ".reg .b32 there;\n"
-                 "mapa.shared::cluster.u32 there, %0, %1;\n"
-                 "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
-                 "}\n" ::"r"(bar),
-                 "r"(rank)
-                 : "memory");
-}
-
 /* Wait until the phase of this parity has ended: 0 for the first. Of parity 1, a new barrier counts
  * as ended. */
 __device__ inline void rp_mbar_wait(uint32_t bar, uint32_t parity)
@@ -126,16 +105,6 @@ __device__ inline void rp_tma_load(uint32_t to, const CUtensorMap *map, int col,
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
                  "[%0], [%1, {%3, %4}], [%2];\n" ::"r"(to),
                  "l"(map), "r"(bar), "r"(col), "r"(row)
-                 : "memory");
-}
-
-/* To the same address in all blocks of `mask`, and told to the same barrier in each of them. */
-__device__ inline void rp_tma_load_to_all(uint32_t to, const CUtensorMap *map, int col, int row,
-                                          uint32_t bar, uint16_t mask)
-{
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
-                 ".multicast::cluster [%0], [%1, {%4, %5}], [%2], %3;\n" ::"r"(to),
-                 "l"(map), "r"(bar), "h"(mask), "r"(col), "r"(row)
                  : "memory");
 }
 

@@ -127,7 +127,6 @@ typedef struct {
 #define RP_CUDA_GATED_ROWS 1024
 /* How to go about it; the bits do not depend on it. */
 typedef struct {
-    int cluster;    /* blocks that share what they load of x: 1, or 2 where d % 256 is 0 */
     int group_rows; /* rows of 128 x 128 tiles, >= 1, that are finished before the next ones */
     int lead; /* pieces of k, 0 to 3, by which one half of a block is ahead of the other, so that
                  one multiplies while the other finishes */
