@@ -11,7 +11,7 @@
  *   cuda_gemm.c       matrix products (cuBLASLt)
  *   cuda_linear.c     products with weights
  *   cuda_narrow.c     activations as e4m3, for those products
- *   cuda_gated.c      a gated pair of products, in one kernel or three
+ *   cuda_gated.c      a gated pair of products, in one kernel, two or three
  *   cuda_attention.c  attention (cuDNN, else products and a softmax)
  *   cuda_sdpa.c       cuDNN's attention: graphs and plans
  *   cuda_conv.c       convolutions: pictures made ready, bias, addend
@@ -193,6 +193,8 @@ typedef struct {
     float alpha;
     const float *scale_a, *scale_b; /* [m], [n] */
 } rp_cuda_gemm_shape;
+/* Products of e4m3: sums of so many and more are kept exactly; faster too, on an H100. */
+#define RP_CUDA_LONG_K 4096
 rp_status rp_cuda_gemm(rp_cuda *cuda, const rp_cuda_gemm_shape *shape, rp_cuda_view a,
                        rp_cuda_view b, rp_cuda_view d);
 void rp_cuda_plans_drop(rp_cuda *cuda);
@@ -206,6 +208,8 @@ void rp_cuda_linear(void *self, const float *x, int t, int k, int x_stride,
 rp_cuda_narrow rp_cuda_narrow_for(const rp_cuda *cuda, rp_cuda_view out, int t, int d);
 /* It did: a product that comes next may take them. */
 void rp_cuda_narrow_done(rp_cuda *cuda, rp_cuda_narrow rows, const float *x, int t, int d);
+/* Room for rows [t, d], later; what lies there is kept. */
+rp_status rp_cuda_narrow_reserve(rp_cuda *cuda, int t, int d);
 /* Room for rows out[t, d] that are written as e4m3 and nowhere else; what lay there is lost. */
 rp_status rp_cuda_narrow_room(rp_cuda *cuda, int t, int d, rp_cuda_narrow *out);
 /* They were, with their scales: the product that comes next takes them. */

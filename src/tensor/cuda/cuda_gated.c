@@ -1,52 +1,112 @@
 /*
- * cuda_gated.c - a gated pair of products: as one kernel (cuda_gated.cu), or as the ops that it
- * stands for.
+ * cuda_gated.c - a gated pair of products: as one kernel (cuda_gated.cuh), of e4m3 with one more
+ * that rounds what it gives for the next product, or as the ops that it stands for.
  *
- * Shapes, types, addresses and the device decide, so all ranks get the same bits.
+ * Shapes, types, addresses and the device decide, so all ranks get the same bits; how large scratch
+ * happens to be does not.
  */
 #include "tensor/cuda/cuda.h"
 
+#include "base/check.h"
 #include "tensor/cuda/cuda_ops.h"
 
-/* Matrices of 8 bits, or whose product the next one may want in 8 bits, are for cuda_linear.c and
- * cuda_narrow.c. */
-static bool is_wide(const rp_cuda *cuda, const rp_tensor *w_gate, const rp_tensor *w_up)
+/* What the op was called with. */
+typedef struct {
+    const float *x;
+    int t, k, d;
+    const rp_tensor *w_gate, *w_up;
+    float *room, *out;
+} call;
+
+/* In precision fp8 the next product may want the result of bf16 matrices in 8 bits: that is for
+ * cuda_ops.c. */
+static bool is_wide(const rp_cuda *cuda, const call *c)
 {
-    return !cuda->fp8 && w_gate->dtype == RP_BF16 && w_up->dtype == RP_BF16 &&
-           w_gate->dim[0] == w_up->dim[0];
+    return !cuda->fp8 && c->w_gate->dtype == RP_BF16 && c->w_up->dtype == RP_BF16;
 }
 
-/* Did it take the job? */
-static bool in_one(rp_cuda *cuda, const float *x, int t, int k, const rp_tensor *w_gate,
-                   const rp_tensor *w_up, float *out)
+/* Long sums are for products that keep them exactly. */
+static bool is_narrow(const rp_cuda *cuda, const call *c)
 {
-    const rp_cuda_view from = rp_cuda_at(cuda, x), to = rp_cuda_at(cuda, out);
-    const rp_cuda_gated g = {.x = from.data,
-                             .w_gate = w_gate->data,
-                             .w_up = w_up->data,
-                             .t = t,
-                             .k = k,
-                             .d = (int)w_gate->dim[0],
-                             .out = to.data};
+    return cuda->fp8 && c->w_gate->dtype == RP_F8_E4M3 && c->w_up->dtype == RP_F8_E4M3 &&
+           c->k < RP_CUDA_LONG_K;
+}
 
+static rp_cuda_gated job_of(const call *c, rp_cuda_view out)
+{
+    return (rp_cuda_gated){.dtype = c->w_gate->dtype,
+                           .w_gate = c->w_gate->data,
+                           .w_up = c->w_up->data,
+                           .t = c->t,
+                           .k = c->k,
+                           .d = c->d,
+                           .out = out.data};
+}
+
+static rp_status launch(rp_cuda *cuda, const rp_cuda_gated *g)
+{
+    const rp_cuda_gated_way way = rp_cuda_gated_choose(g);
+
+    return RP_CUDA(cuda, rp_cuda_k_gated(cuda->stream, g, &way));
+}
+
+/* done: it took the job. */
+static rp_status in_bf16(rp_cuda *cuda, const call *c, bool *done)
+{
+    const rp_cuda_view from = rp_cuda_at(cuda, c->x), to = rp_cuda_at(cuda, c->out);
+    rp_cuda_gated g = job_of(c, to);
+
+    g.x = from.data;
     if (from.dtype != RP_BF16 || to.dtype != RP_BF16 || !rp_cuda_gated_can(&g, cuda->capability)) {
-        return false;
+        return RP_OK;
     }
-    const rp_cuda_gated_way way = rp_cuda_gated_choose(&g);
-    rp_cuda_keep(cuda, RP_CUDA(cuda, rp_cuda_k_gated(cuda->stream, &g, &way)));
-    return true;
+    *done = true;
+    return launch(cuda, &g);
+}
+
+/* The same in 8 bits. Rows of out take the place of x's rows, once those have been read. */
+static rp_status in_e4m3(rp_cuda *cuda, const call *c, bool *done)
+{
+    const rp_cuda_narrowed before = cuda->narrowed; /* looking up addresses ends it */
+    const rp_cuda_view from = rp_cuda_at(cuda, c->x), to = rp_cuda_at(cuda, c->out);
+    rp_cuda_gated g = job_of(c, to);
+    rp_cuda_narrow x;
+
+    g.gate_scale = c->w_gate->scale;
+    g.up_scale = c->w_up->scale;
+    g.row_most = rp_cuda_at(cuda, c->room).data;
+    if (to.dtype != RP_BF16 || !rp_cuda_gated_can(&g, cuda->capability)) {
+        cuda->narrowed = before; /* nothing was written, so the product may have it */
+        return RP_OK;
+    }
+    *done = true;
+    RP_TRY(rp_cuda_narrow_reserve(cuda, c->t, c->d));
+    RP_TRY(rp_cuda_narrow_x(cuda, &before, c->x, from, c->t, c->k, c->k, &x));
+    g.x = x.data;
+    g.x_scale = x.scale;
+    RP_TRY(launch(cuda, &g));
+    const rp_cuda_narrow also = rp_cuda_narrow_for(cuda, to, c->t, c->d);
+    rp_cuda_k_round_rows(cuda->stream, g.out, g.row_most, c->t, c->d, also);
+    rp_cuda_narrow_done(cuda, also, c->out, c->t, c->d);
+    return RP_CUDA(cuda, cudaPeekAtLastError());
 }
 
 void rp_cuda_gated_linear(void *self, const float *x, int t, int k, const rp_tensor *w_gate,
                           const rp_tensor *w_up, float *room, float *out)
 {
+    const call c = {x, t, k, (int)w_gate->dim[0], w_gate, w_up, room, out};
     const rp_tensor *const w[] = {w_gate, w_up};
+    rp_status st = RP_OK;
+    bool done = false;
 
-    /* Looking up addresses ends what the op before has left in 8 bits: not before a product that
-     * may want it. */
-    if (is_wide(self, w_gate, w_up) && in_one(self, x, t, k, w_gate, w_up, out)) {
-        return;
+    if (is_wide(self, &c)) {
+        st = in_bf16(self, &c, &done);
+    } else if (is_narrow(self, &c)) {
+        st = in_e4m3(self, &c, &done);
     }
-    rp_cuda_linear(self, x, t, k, k, w, 2, NULL, room);
-    rp_cuda_swiglu(self, room, t, (int)w_gate->dim[0], out);
+    rp_cuda_keep(self, st);
+    if (!done) {
+        rp_cuda_linear(self, x, t, k, k, w, 2, NULL, room);
+        rp_cuda_swiglu(self, room, t, c.d, out);
+    }
 }

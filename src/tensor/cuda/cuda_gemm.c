@@ -13,7 +13,6 @@
 #include <string.h>
 
 #define WORKSPACE_BYTES ((size_t)64 << 20)
-#define LONG_K          4096 /* e4m3: from here on sums are kept exactly; faster too, on an H100 */
 
 /* What a plan depends on; compared as bytes, so it is zeroed first. */
 typedef struct {
@@ -103,7 +102,7 @@ static rp_status set_scales(rp_cuda *cuda, const plan *p, const rp_cuda_gemm_sha
 
 static rp_status fill_e4m3(rp_cuda *cuda, const plan *p, const rp_cuda_gemm_shape *s)
 {
-    const int8_t fast = s->k < LONG_K;
+    const int8_t fast = s->k < RP_CUDA_LONG_K;
     const int32_t mode = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
 
     RP_TRY(RP_BLAS(cuda, cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_FAST_ACCUM,

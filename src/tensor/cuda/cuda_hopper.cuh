@@ -3,10 +3,10 @@
  * shared memory, copies of tiles (TMA), products of a warpgroup (wgmma).
  *
  * Addresses in shared memory are 32 bits wide (rp_shared_at). Tiles lie there as TMA's 128-byte
- * swizzle leaves them: rows of 128 bytes, 64 elements of bf16, in groups of 8 rows (1024 bytes);
- * the 16-byte piece i of row r is at place i ^ (r % 8) of its row. A tile begins at a multiple of
- * 1024. Names, limits and layouts: PTX ISA, "Asynchronous Warpgroup Level Matrix Instructions",
- * "Data Movement" and "mbarrier".
+ * swizzle leaves them: rows of 128 bytes, 64 of bf16 or 128 of e4m3, in groups of 8 rows (1024
+ * bytes); the 16-byte piece i of row r is at place i ^ (r % 8) of its row. A tile begins at a
+ * multiple of 1024. Names, limits and layouts: PTX ISA, "Asynchronous Warpgroup Level Matrix
+ * Instructions", "Data Movement" and "mbarrier".
  *
  * Only for code under __CUDA_ARCH_FEAT_SM90_ALL.
  */
@@ -147,10 +147,10 @@ __device__ inline void rp_store_tiles(uint32_t at, uint32_t a, uint32_t b, uint3
 /* ---- wgmma ---- */
 
 /*
- * A tile [rows, 64] of bf16 with the k of the product along its rows, as one operand: address / 16
+ * A tile [rows, 128 bytes] with the k of the product along its rows, as one operand: address / 16
  * in bits 0-13, step between the groups of 8 rows / 16 in bits 32-45, 128-byte swizzle (1) in bits
- * 62-63. The other step (bits 16-29) does not count with this swizzle. The next 16 of k are 32
- * bytes on: + 2.
+ * 62-63. The other step (bits 16-29) does not count with this swizzle. The next 16 of k
+ * (32 of e4m3) are 32 bytes on: + 2.
  */
 __device__ inline uint64_t rp_wgmma_operand(uint32_t tile)
 {
@@ -187,33 +187,43 @@ __device__ inline void rp_wgmma_pin(float (&d)[128])
 #define RP_D4(i)  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define RP_D16(i) RP_D4(i), RP_D4(i + 4), RP_D4(i + 8), RP_D4(i + 12)
 
+#define RP_WGMMA(type, ends)                                                                       \
+    asm volatile(                                                                                  \
+        "{\n"                                                                                      \
+        ".reg .pred p;\n"                                                                          \
+        "setp.ne.b32 p, %130, 0;\n"                                                                \
+        "wgmma.mma_async.sync.aligned.m64n256" type " "                                            \
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                  \
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "         \
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "         \
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "         \
+        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "         \
+        "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "         \
+        "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, "   \
+        "%111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, "     \
+        "%125, %126, %127}, %128, %129, p, 1, 1" ends ";\n"                                        \
+        "}\n"                                                                                      \
+        : RP_D16(0), RP_D16(16), RP_D16(32), RP_D16(48), RP_D16(64), RP_D16(80), RP_D16(96),       \
+          RP_D16(112)                                                                              \
+        : "l"(a), "l"(b), "r"(add))
+
 /*
  * d[64, 256] = a[64, 16] b[256, 16]^T (+ d when `add` is not 0), bf16 to f32, by a warpgroup. Of
  * thread i (lane l of warp w), d[4 j] and d[4 j + 1] are row 16 w + l / 4, columns 8 j + 2 (l % 4)
  * and the next; d[4 j + 2] and d[4 j + 3] the same columns 8 rows down.
  */
-__device__ inline void rp_wgmma_m64n256k16(float (&d)[128], uint64_t a, uint64_t b, int add)
+__device__ inline void rp_wgmma_bf16(float (&d)[128], uint64_t a, uint64_t b, int add)
 {
-    asm volatile(
-        "{\n"
-        ".reg .pred p;\n"
-        "setp.ne.b32 p, %130, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
-        "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
-        "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, "
-        "%111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, "
-        "%125, %126, %127}, %128, %129, p, 1, 1, 0, 0;\n"
-        "}\n"
-        : RP_D16(0), RP_D16(16), RP_D16(32), RP_D16(48), RP_D16(64), RP_D16(80), RP_D16(96),
-          RP_D16(112)
-        : "l"(a), "l"(b), "r"(add));
+    RP_WGMMA("k16.f32.bf16.bf16", ", 0, 0");
 }
 
+/* The same of e4m3: a[64, 32] b[256, 32]^T. Sums inside keep fewer bits than f32 has. */
+__device__ inline void rp_wgmma_e4m3(float (&d)[128], uint64_t a, uint64_t b, int add)
+{
+    RP_WGMMA("k32.f32.e4m3.e4m3", "");
+}
+
+#undef RP_WGMMA
 #undef RP_D16
 #undef RP_D4
 

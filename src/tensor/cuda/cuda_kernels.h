@@ -73,6 +73,10 @@ void rp_cuda_k_layer_norm(cudaStream_t stream, rp_cuda_view x, int t, int d, flo
 /* in [rows, k], F16 too, rows stride elements apart; scales: largest magnitude of the row / 448 */
 void rp_cuda_k_quantize_rows(cudaStream_t stream, rp_cuda_view in, int rows, int k, int stride,
                              rp_cuda_narrow out);
+/* The same of bf16 [rows, k], contiguous, when each row's largest magnitude is known (NaNs do not
+ * count): the same bytes in one reading. k a multiple of 16, addresses too. */
+void rp_cuda_k_round_rows(cudaStream_t stream, const void *in, const float *most, int rows, int k,
+                          rp_cuda_narrow out);
 void rp_cuda_k_dequantize_rows(cudaStream_t stream, rp_cuda_narrow in, size_t rows, size_t cols,
                                rp_cuda_view out);
 void rp_cuda_k_set(cudaStream_t stream, float *out, size_t n, float value);
@@ -115,12 +119,16 @@ enum {
 void rp_cuda_k_narrow_qkv(cudaStream_t stream, const rp_cuda_part parts[3], float *most,
                           rp_cuda_number *numbers, float *out_scale, int n_out);
 /* ---- cuda_gated.cu: compute capability 9.0 ---- */
-/* out[t, d] = silu(x[t, k] w_gate[d, k]^T) * (x w_up[d, k]^T), all bf16 and contiguous; sums, silu
- * and product in f32. */
+/* out[t, d] = silu(x[t, k] w_gate[d, k]^T) * (x w_up[d, k]^T), all contiguous, out bf16; sums, silu
+ * and product in f32. Of e4m3, sums inside a product keep fewer bits, as in cuBLASLt's fast ones.
+ */
 typedef struct {
+    rp_dtype dtype; /* of x and weights: RP_BF16 or RP_F8_E4M3 */
     const void *x, *w_gate, *w_up;
     int t, k, d;
     void *out;
+    const float *x_scale, *gate_scale, *up_scale; /* of e4m3: [t], [d], [d] */
+    float *row_most; /* of e4m3, [t]: the largest magnitude in each row of out is left here */
 } rp_cuda_gated;
 /* Fewer rows are better off with cuBLASLt: its tiles may be smaller, so that there are enough of
  * them for all multiprocessors. */
@@ -132,7 +140,7 @@ typedef struct {
                  one multiplies while the other finishes */
 } rp_cuda_gated_way;
 /* Can this build and a device of this capability (90 for 9.0) do it? Shapes: t at least the above,
- * d a multiple of 128, k of 64, addresses of 16. */
+ * d a multiple of 128, k of 64 (128 of e4m3), addresses of 16 (x_scale: of 4). */
 bool rp_cuda_gated_can(const rp_cuda_gated *g, int capability);
 /* By the shape alone. */
 rp_cuda_gated_way rp_cuda_gated_choose(const rp_cuda_gated *g);
