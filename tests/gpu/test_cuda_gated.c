@@ -170,7 +170,8 @@ static void every_way_gives_the_same_bits(void **state)
         const size_t n = (size_t)cases[i].t * (size_t)cases[i].d;
         gated_call g = new_call(m, &cases[i], RP_BF16);
         pair_array out = pair_poison(PAIR_ACT, n);
-        const rp_cuda_gated job = {.x = rp_cuda_at(cuda, g.x.at[GPU]).data,
+        const rp_cuda_gated job = {.dtype = RP_BF16,
+                                   .x = rp_cuda_at(cuda, g.x.at[GPU]).data,
                                    .w_gate = g.gate.at[GPU].data,
                                    .w_up = g.up.at[GPU].data,
                                    .t = cases[i].t,

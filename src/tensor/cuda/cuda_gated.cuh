@@ -25,11 +25,10 @@
 #include "tensor/cuda/cuda_device.cuh"
 #include "tensor/cuda/cuda_hopper.cuh"
 
-#define TILE_ROWS 128
-#define TILE_COLS 128
-#define K_BYTES   128 /* as wide as the swizzle */
-#define STAGES    4
-
+#define TILE_ROWS    128
+#define TILE_COLS    128
+#define K_BYTES      128 /* as wide as the swizzle */
+#define STAGES       4
 #define WARPGROUP    128
 #define N_CONSUMERS  2
 #define N_THREADS    ((N_CONSUMERS + 1) * WARPGROUP)

@@ -55,8 +55,10 @@ rp_status rp_cuda_narrow_reserve(rp_cuda *cuda, int t, int d)
         return RP_OK;
     }
     RP_TRY(rp_cuda_scratch_grow(cuda, &larger, bytes_of(t, d), "product inputs in fp8"));
-    const rp_status st = RP_CUDA(cuda, cudaMemcpyAsync(larger.data, old->data, old->n_bytes,
-                                                       cudaMemcpyDeviceToDevice, cuda->stream));
+    const rp_status st =
+        old->data == NULL ? RP_OK
+                          : RP_CUDA(cuda, cudaMemcpyAsync(larger.data, old->data, old->n_bytes,
+                                                          cudaMemcpyDeviceToDevice, cuda->stream));
     (void)cudaStreamSynchronize(cuda->stream);
     (void)cudaFree(old->data);
     *old = larger;
