@@ -1,14 +1,14 @@
 /*
  * gated_bench.c - what the fused gated pair of products is worth: it and its ways beside product
- * and swiglu, each alone (median of 50) and 300 in a row, where power is the limit. Random bf16
- * numbers, the L2 cache as the run before leaves it.
+ * and swiglu, each alone (median of 50) and 300 in a row, where power is the limit; in bf16, then
+ * in e4m3, where the next product wants the result in 8 bits too. Random numbers, the L2 cache as
+ * the run before leaves it.
  *
  *   gated_bench [t [k [d]]]     4224 2304 9216 when left out
  *
  * Ends with 1 when a result is not the other route's, 77 without a device that can.
  */
 #include "tensor/cuda/cuda.h"
-#include "tensor/cuda/cuda_ops.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -17,9 +17,11 @@
 enum { N_ALONE = 50, N_ROW = 300 };
 
 typedef struct {
+    rp_precision precision;
     rp_cuda *cuda;
     int t, k, d;
     float *x, *room, *plain, *fused; /* activations */
+    rp_cuda_narrow x8, out8;         /* of e4m3: x, and what the next product takes */
     rp_tensor w[2];
     rp_cuda_gated job;
     rp_cuda_gated_way way;
@@ -42,22 +44,62 @@ static void need_cuda(cudaError_t code)
     }
 }
 
+static bool is_narrow(const bench *b)
+{
+    return b->precision == RP_PRECISION_FP8;
+}
+
+/* Both weights are one matrix. */
 static void run_product(const bench *b)
 {
-    const rp_tensor *const w[] = {&b->w[0], &b->w[1]};
+    const rp_cuda_gemm_shape shape = {.m = b->t,
+                                      .n = 2 * b->d,
+                                      .k = b->k,
+                                      .batch = 1,
+                                      .lda = b->k,
+                                      .ldb = b->k,
+                                      .ldd = 2 * b->d,
+                                      .b_transposed = true,
+                                      .alpha = 1.0f,
+                                      .scale_a = b->x8.scale,
+                                      .scale_b = b->w[0].scale};
+    const rp_cuda_view x8 = {b->x8.data, RP_F8_E4M3};
 
-    rp_cuda_linear(b->cuda, b->x, b->t, b->k, b->k, w, 2, NULL, b->room);
+    need(rp_cuda_gemm(b->cuda, &shape, is_narrow(b) ? x8 : rp_cuda_at(b->cuda, b->x),
+                      rp_cuda_weight_view(&b->w[0]), rp_cuda_at(b->cuda, b->room)));
+}
+
+static void run_swiglu(const bench *b)
+{
+    const rp_cuda_view ab = rp_cuda_at(b->cuda, b->room), out = rp_cuda_at(b->cuda, b->plain);
+
+    if (is_narrow(b)) {
+        rp_cuda_k_swiglu_narrow(b->cuda->stream, ab, b->t, b->d, out, b->out8);
+    } else {
+        rp_cuda_k_swiglu(b->cuda->stream, ab, b->t, b->d, out);
+    }
 }
 
 static void run_plain(const bench *b)
 {
     run_product(b);
-    rp_cuda_swiglu(b->cuda, b->room, b->t, b->d, b->plain);
+    run_swiglu(b);
 }
 
 static void run_fused(const bench *b)
 {
     need_cuda(rp_cuda_k_gated(b->cuda->stream, &b->job, &b->way));
+}
+
+static void run_rounding(const bench *b)
+{
+    rp_cuda_k_round_rows(b->cuda->stream, b->job.out, b->job.row_most, b->t, b->d, b->out8);
+}
+
+static void run_both(const bench *b)
+{
+    run_fused(b);
+    run_rounding(b);
 }
 
 static float *new_act(const bench *b, size_t n, uint64_t seed)
@@ -69,31 +111,66 @@ static float *new_act(const bench *b, size_t n, uint64_t seed)
     return mem;
 }
 
-static void open_bench(bench *b)
+static rp_cuda_narrow new_rows(const bench *b, int t, int k)
 {
-    const rp_backend_params params = {.n_threads = 1, .precision = RP_PRECISION_BF16};
-    const size_t t = (size_t)b->t, k = (size_t)b->k, d = (size_t)b->d;
-    rp_tensor shape = {.dtype = RP_BF16, .n_dims = 2, .dim = {b->d, b->k, 1, 1}};
-    rp_tensor *const both[] = {&shape, &shape};
-    void *self = NULL;
+    void *data = NULL, *scale = NULL;
 
-    need(rp_backend_cuda.open(&params, &self));
-    b->cuda = self;
+    need(rp_cuda_alloc(b->cuda, (size_t)t * (size_t)k, "bench", &data));
+    need(rp_cuda_alloc(b->cuda, (size_t)t * sizeof(float), "bench", &scale));
+    return (rp_cuda_narrow){data, scale};
+}
+
+static void new_weights(bench *b)
+{
+    rp_tensor shape = {
+        .dtype = RP_BF16, .n_dims = 2, .dim = {b->d, b->k, 1, 1}, .narrow = is_narrow(b)};
+    rp_tensor *const both[] = {&shape, &shape};
+
     need(rp_cuda_weights_begin(b->cuda, both, 2)); /* side by side, as a network has them */
     for (int i = 0; i < 2; i++) {
         need(rp_cuda_weight_fill(b->cuda, &shape, 5 + (uint64_t)i, 0.03f, &b->w[i]));
     }
+    if ((const char *)b->w[0].data + (size_t)b->d * (size_t)b->k * rp_dtype_bytes(b->w[0].dtype) !=
+        (const char *)b->w[1].data) {
+        (void)fprintf(stderr, "the weights are not side by side: d k must be a multiple of 256\n");
+        exit(1);
+    }
+}
+
+static void open_bench(bench *b)
+{
+    const rp_backend_params params = {.n_threads = 1, .precision = b->precision};
+    const size_t t = (size_t)b->t, k = (size_t)b->k, d = (size_t)b->d;
+    void *self = NULL;
+
+    need(rp_backend_cuda.open(&params, &self));
+    b->cuda = self;
+    new_weights(b);
     b->x = new_act(b, t * k, 1);
     b->room = new_act(b, 2 * t * d, 2);
     b->plain = new_act(b, t * d, 3);
     b->fused = new_act(b, t * d, 4);
-    b->job = (rp_cuda_gated){.x = rp_cuda_at(b->cuda, b->x).data,
+    b->job = (rp_cuda_gated){.dtype = b->w[0].dtype,
+                             .x = rp_cuda_at(b->cuda, b->x).data,
                              .w_gate = b->w[0].data,
                              .w_up = b->w[1].data,
                              .t = b->t,
                              .k = b->k,
                              .d = b->d,
-                             .out = rp_cuda_at(b->cuda, b->fused).data};
+                             .out = rp_cuda_at(b->cuda, b->fused).data,
+                             .gate_scale = b->w[0].scale,
+                             .up_scale = b->w[1].scale};
+    if (is_narrow(b)) {
+        void *most = NULL;
+        b->x8 = new_rows(b, b->t, b->k);
+        b->out8 = new_rows(b, b->t, b->d);
+        need(rp_cuda_alloc(b->cuda, t * sizeof(float), "bench", &most));
+        rp_cuda_k_quantize_rows(b->cuda->stream, rp_cuda_at(b->cuda, b->x), b->t, b->k, b->k,
+                                b->x8);
+        b->job.x = b->x8.data;
+        b->job.x_scale = b->x8.scale;
+        b->job.row_most = most;
+    }
 }
 
 /* ---- time ---- */
@@ -190,37 +267,65 @@ static bool measure_way(bench *b, int lead, int group_rows)
     return same(b);
 }
 
-int main(int argc, char **argv)
+static bool measure_ways(bench *b)
 {
     static const int groups[] = {8, 11, 17, 33};
-    bench b = {.t = argc > 1 ? atoi(argv[1]) : 4224,
-               .k = argc > 2 ? atoi(argv[2]) : 2304,
-               .d = argc > 3 ? atoi(argv[3]) : 9216};
     bool ok = true;
+
+    b->way = rp_cuda_gated_choose(&b->job);
+    const rp_cuda_gated_way chosen = b->way;
+    printf("chosen: lead %d group %d\n", chosen.lead, chosen.group_rows);
+    for (int lead = 0; lead <= 3; lead++) {
+        ok = measure_way(b, lead, chosen.group_rows) && ok;
+    }
+    for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++) {
+        ok = measure_way(b, chosen.lead, groups[i]) && ok;
+    }
+    b->way = chosen;
+    return ok;
+}
+
+static bool measure_all(bench *b)
+{
+    measure(b, run_product, "product");
+    measure(b, run_swiglu, is_narrow(b) ? "swiglu that writes e4m3 too" : "swiglu");
+    measure(b, run_plain, "product and swiglu");
+    const bool ok = measure_ways(b);
+    if (is_narrow(b)) {
+        measure(b, run_rounding, "rounding of rows");
+        measure(b, run_both, "fused, and rounding of rows");
+    }
+    measure(b, run_plain, "product and swiglu, again");
+    return ok;
+}
+
+int main(int argc, char **argv)
+{
+    static const rp_precision precisions[] = {RP_PRECISION_BF16, RP_PRECISION_FP8};
+    bool ok = true;
+    int n_done = 0;
 
     if (rp_cuda_n_devices() == 0) {
         printf("SKIP: %s\n", rp_cuda_why_not());
         return 77;
     }
-    open_bench(&b);
-    printf("%s, t %d k %d d %d\n", b.cuda->name, b.t, b.k, b.d);
-    if (!rp_cuda_gated_can(&b.job, b.cuda->capability)) {
-        printf("SKIP: not this shape, build or device (compute capability %d)\n",
-               b.cuda->capability);
-        return 77;
+    for (int i = 0; i < 2; i++) {
+        bench b = {.precision = precisions[i],
+                   .t = argc > 1 ? atoi(argv[1]) : 4224,
+                   .k = argc > 2 ? atoi(argv[2]) : 2304,
+                   .d = argc > 3 ? atoi(argv[3]) : 9216};
+        open_bench(&b);
+        printf("%s, %s, t %d k %d d %d\n", b.cuda->name, is_narrow(&b) ? "e4m3" : "bf16", b.t, b.k,
+               b.d);
+        if (rp_cuda_gated_can(&b.job, b.cuda->capability)) {
+            ok = measure_all(&b) && ok;
+            n_done++;
+        } else {
+            printf("SKIP: not this shape, build or device (compute capability %d)\n",
+                   b.cuda->capability);
+        }
+        need(rp_backend_cuda.sync(b.cuda));
+        rp_backend_cuda.close(b.cuda);
     }
-    measure(&b, run_product, "product");
-    measure(&b, run_plain, "product and swiglu");
-    b.way = rp_cuda_gated_choose(&b.job);
-    printf("chosen: lead %d group %d\n", b.way.lead, b.way.group_rows);
-    for (int lead = 0; lead <= 3; lead++) {
-        ok = measure_way(&b, lead, b.way.group_rows) && ok;
-    }
-    for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++) {
-        ok = measure_way(&b, 1, groups[i]) && ok;
-    }
-    measure(&b, run_plain, "product and swiglu, again");
-    need(rp_backend_cuda.sync(b.cuda));
-    rp_backend_cuda.close(b.cuda);
-    return ok ? 0 : 1;
+    return n_done == 0 ? 77 : ok ? 0 : 1;
 }

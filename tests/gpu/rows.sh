@@ -307,6 +307,7 @@ all_rows() {
     row "ops fp8" fp8_ops
     row "attention fp8" program test_cuda_fp8_attention
     row "gated pair" program test_cuda_gated
+    row "gated products fp8" program test_cuda_gated_fp8
     for p in f32 bf16 fp8; do row "golden $p fp8_file" golden $p fp8_file; done
     row "picture fp8 against that in bf16" like_bf16 $least_fp8_db
     row "picture fp8 twice" again fp8
