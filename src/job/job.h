@@ -82,7 +82,8 @@ rp_status rp_job_check(rp_job *job);
 rp_status rp_job_start_latents(rp_job *job);
 /* job_prompt.c: prompt and negative prompt -> pool->load.embeds */
 rp_status rp_job_encode(rp_job *job);
-/* job_loop.c: memory of the loop; x into it and history cleared; x back to job->x. */
+/* job_loop.c: memory of the loop, for which others leave the device (job_room.h); x into it and history cleared;
+ * x back to job->x. */
 rp_status rp_job_loop_open(rp_job *job);
 void rp_job_loop_close(rp_job *job);
 void rp_job_loop_begin(rp_job *job);

@@ -5,7 +5,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "job/job_room.h"
 #include "weights/safetensors.h"
 
 #include <stdlib.h>
@@ -120,11 +119,6 @@ static rp_status fill_schedule(rp_job *job)
     return RP_OK;
 }
 
-static rp_status open_loop(void *job)
-{
-    return rp_job_loop_open(job);
-}
-
 /* Conditions and noise levels to all ranks; buffers of the loop. */
 static rp_status load_ranks(rp_job *job)
 {
@@ -142,7 +136,7 @@ static rp_status load_ranks(rp_job *job)
         job->cost[i] = p->denoiser->cost(p->denoiser_self, load->n_tokens[i], job->h, job->w);
     }
     RP_TRY(rp_mem_new(n_units, sizeof(rp_unit), "units", (void **)&job->units));
-    RP_TRY(rp_room_run(&job->pool->pipeline, RP_ROOM_SAMPLE, open_loop, job));
+    RP_TRY(rp_job_loop_open(job));
     return rp_load_send(job->pool);
 }
 
