@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "ctrl/ctrl_wait.h"
+#include "xport/nccl_graphs.h"
 
 #include <arpa/inet.h>
 #include <ifaddrs.h>
@@ -39,7 +40,9 @@ struct rp_nccl_comm {
     void *scratch;
     enum state state;
     bool to_stream; /* what was called puts work on the stream */
-    bool stuck;     /* abort did not come back: the GPU's objects are left alone */
+    rp_nccl_graphs graphs;
+    rp_nccl_kept *captured; /* the group whose call is being captured */
+    bool stuck; /* what was aborted may still be there: the GPU's objects are left alone */
     char why[256];
 };
 
@@ -87,6 +90,9 @@ rp_status rp_nccl_new(rp_nccl_comm **out)
     /* Multicast memory serves reductions, which we have none of, and cannot be had in containers.
      */
     (void)setenv("NCCL_NVLS_ENABLE", "0", 0);
+    /* NCCL must not remember the buffers of a captured group: they may go, and others come there.
+     */
+    (void)setenv("NCCL_GRAPH_REGISTER", "0", 1);
     RP_TRY(check_cuda(c, cudaGetDevice(&c->device), "cudaGetDevice"));
     RP_TRY(check_cuda(c, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking),
                       "cudaStreamCreate"));
@@ -105,6 +111,7 @@ void rp_nccl_free(rp_nccl_comm *c)
     if (c == NULL) {
         return;
     }
+    rp_nccl_graphs_drop(&c->graphs);
     if (c->comm != NULL && check_nccl(c, ncclCommDestroy(c->comm), "ncclCommDestroy") != RP_OK) {
         RP_WARN("transport nccl: %s", c->why);
     }
@@ -192,7 +199,7 @@ rp_status rp_nccl_connect(rp_nccl_comm *c, const rp_nccl_id *id, int rank, int n
                   "ncclCommInitRankConfig", false);
 }
 
-rp_status rp_nccl_group(rp_nccl_comm *c, const rp_xfer *xfers, int n)
+static rp_status call_group(rp_nccl_comm *c, const rp_xfer *xfers, int n)
 {
     ncclResult_t first = ncclGroupStart();
 
@@ -210,6 +217,45 @@ rp_status rp_nccl_group(rp_nccl_comm *c, const rp_xfer *xfers, int n)
     return called(c, first != ncclSuccess ? first : end, "ncclSend or ncclRecv", true);
 }
 
+/* Its work is on the stream; `over` comes behind it. */
+static rp_status started(rp_nccl_comm *c)
+{
+    RP_TRY(check_cuda(c, cudaEventRecord(c->over, c->stream), "cudaEventRecord"));
+    c->state = ON_STREAM;
+    return RP_OK;
+}
+
+static rp_status launch(rp_nccl_comm *c, const rp_nccl_kept *kept)
+{
+    RP_TRY(check_cuda(c, cudaGraphLaunch(kept->exec, c->stream), "cudaGraphLaunch"));
+    return started(c);
+}
+
+rp_status rp_nccl_group(rp_nccl_comm *c, const rp_xfer *xfers, int n)
+{
+    rp_nccl_kept *kept = rp_nccl_graphs_find(&c->graphs, xfers, n);
+
+    if (kept != NULL && kept->exec != NULL) {
+        return launch(c, kept);
+    }
+    if (kept != NULL && rp_nccl_kept_is_due(kept) && rp_nccl_kept_begin(kept, c->stream)) {
+        c->captured = kept;
+    }
+    return call_group(c, xfers, n);
+}
+
+/* The call of a group has been captured: now it runs, as a graph or after all by a call. */
+static rp_status end_capture(rp_nccl_comm *c)
+{
+    rp_nccl_kept *kept = c->captured;
+
+    c->captured = NULL;
+    if (rp_nccl_kept_end(kept, c->stream)) {
+        return launch(c, kept);
+    }
+    return call_group(c, kept->xfers, kept->n);
+}
+
 rp_status rp_nccl_broadcast(rp_nccl_comm *c, void *bytes, size_t n_bytes, int root)
 {
     return called(c, ncclBroadcast(bytes, bytes, n_bytes, ncclInt8, root, c->comm, c->stream),
@@ -218,6 +264,7 @@ rp_status rp_nccl_broadcast(rp_nccl_comm *c, void *bytes, size_t n_bytes, int ro
 
 rp_status rp_nccl_finalize(rp_nccl_comm *c)
 {
+    rp_nccl_graphs_drop(&c->graphs);
     return called(c, ncclCommFinalize(c->comm), "ncclCommFinalize", false);
 }
 
@@ -254,8 +301,11 @@ rp_status rp_nccl_poll(rp_nccl_comm *c, bool *done)
             *done = true;
             return RP_OK;
         }
-        RP_TRY(check_cuda(c, cudaEventRecord(c->over, c->stream), "cudaEventRecord"));
-        c->state = ON_STREAM;
+        if (c->captured != NULL) {
+            RP_TRY(end_capture(c));
+            return RP_OK;
+        }
+        RP_TRY(started(c));
     }
     return poll_stream(c, done);
 }
@@ -298,12 +348,14 @@ static bool wait_abort(aborting *job, double limit_s)
 bool rp_nccl_abort(rp_nccl_comm *c, double limit_s)
 {
     aborting *job = c->comm != NULL ? calloc(1, sizeof(*job)) : NULL;
+    bool back = true;
     pthread_t thread;
 
     c->state = IDLE;
     if (c->comm == NULL) {
         return true;
     }
+    c->graphs.n = 0; /* what runs may be one of them, and ends later than its communicator: left */
     if (job != NULL) {
         job->comm = c->comm;
         job->device = c->device;
@@ -313,10 +365,11 @@ bool rp_nccl_abort(rp_nccl_comm *c, double limit_s)
         (void)ncclCommAbort(c->comm);
     } else {
         (void)pthread_detach(thread);
-        c->stuck = !wait_abort(job, limit_s);
+        back = wait_abort(job, limit_s);
     }
+    c->stuck = !back || c->captured != NULL; /* a stream in capture cannot go */
     c->comm = NULL;
-    return !c->stuck;
+    return back;
 }
 
 #endif

@@ -40,6 +40,7 @@ struct ncclComm {
 
 nccl_standin g_nccl;
 static ncclComm_t g_comm; /* the one that lives */
+static bool g_captures;   /* its work goes into a graph */
 static int g_listen = NONE;
 static int g_depth; /* of groups */
 static ncclComm_t g_grouped;
@@ -52,7 +53,8 @@ void nccl_standin_reset(void)
     g_nccl = (nccl_standin){.n_comms = old.n_comms,
                             .n_streams = old.n_streams,
                             .n_events = old.n_events,
-                            .n_blocks = old.n_blocks};
+                            .n_blocks = old.n_blocks,
+                            .n_graphs = old.n_graphs};
     g_last[0] = '\0';
 }
 
@@ -72,7 +74,7 @@ typedef struct block {
 } block;
 
 struct CUstream_st {
-    int unused;
+    bool captures;
 };
 
 struct CUevent_st {
@@ -256,6 +258,94 @@ static void progress(ncclComm_t comm)
     }
 }
 
+/* ---- graphs: the operations of a group, to be done again */
+
+struct CUgraph_st {
+    struct CUgraph_st *next; /* all graphs: those of an aborted communicator are left behind */
+    int n_ops;
+    op ops[MAX_OPS];
+};
+
+static cudaGraph_t g_graphs;
+
+static void put_on_stream(ncclComm_t comm);
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode)
+{
+    if (g_nccl.no_capture == 1 || mode != cudaStreamCaptureModeRelaxed || stream->captures) {
+        g_cuda_last = cudaErrorStreamCaptureUnsupported;
+        return cudaErrorStreamCaptureUnsupported;
+    }
+    stream->captures = true;
+    g_captures = true;
+    return cudaSuccess;
+}
+
+static cudaGraph_t new_graph(const op *ops, int n)
+{
+    cudaGraph_t graph = calloc(1, sizeof(*graph));
+
+    graph->n_ops = n;
+    memcpy(graph->ops, ops, (size_t)n * sizeof(*ops));
+    graph->next = g_graphs;
+    g_graphs = graph;
+    g_nccl.n_graphs++;
+    return graph;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *out)
+{
+    const bool bad = !stream->captures || g_nccl.no_capture == 2;
+
+    stream->captures = false;
+    g_captures = false;
+    *out = bad ? NULL : new_graph(g_comm->ops, g_comm->n_ops);
+    g_comm->n_ops = 0; /* nothing of it ran */
+    g_comm->phase = READY;
+    g_cuda_last = bad ? cudaErrorStreamCaptureUnsupported : cudaSuccess;
+    return g_cuda_last;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long flags)
+{
+    (void)flags;
+    *out = new_graph(graph->ops, graph->n_ops);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream)
+{
+    (void)stream;
+    if (g_comm == NULL || g_comm->n_ops != 0) {
+        return cudaErrorInvalidValue;
+    }
+    g_nccl.n_groups++;
+    g_nccl.n_launches++;
+    memcpy(g_comm->ops, graph->ops, (size_t)graph->n_ops * sizeof(op));
+    g_comm->n_ops = graph->n_ops;
+    g_comm->phase = WORKING;
+    put_on_stream(g_comm);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    for (cudaGraph_t *at = &g_graphs; *at != NULL; at = &(*at)->next) {
+        if (*at == graph) {
+            *at = graph->next;
+            free(graph);
+            g_nccl.n_graphs--;
+            return g_comm != NULL ? cudaSuccess : cudaErrorInvalidValue;
+        }
+    }
+    return cudaErrorInvalidValue;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph)
+{
+    return cudaGraphDestroy(graph);
+}
+
 cudaError_t cudaEventQuery(cudaEvent_t event)
 {
     int n_over = 0;
@@ -391,7 +481,7 @@ static void connect_step(ncclComm_t comm)
 static void put_on_stream(ncclComm_t comm)
 {
     for (int i = 0; i < comm->n_ops; i++) {
-        comm->ops[i].on_stream = true;
+        comm->ops[i].on_stream = !g_captures;
     }
     if (g_nccl.fail_group != 0 && g_nccl.n_groups >= g_nccl.fail_group) {
         comm->error = ncclSystemError;

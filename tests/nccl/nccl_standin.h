@@ -22,14 +22,16 @@ typedef struct {
     int fail_group; /* the asynchronous error comes with this group or broadcast, counted from 1 */
     int hang_group; /* nothing moves any more from this one on */
     double abort_s; /* ncclCommAbort takes so long */
+    int no_capture; /* 1: a capture cannot begin; 2: it cannot end */
 
     /* seen */
-    int n_groups, n_aborts;
-    int n_early;  /* events recorded while their work was not on the stream yet */
+    int n_groups, n_aborts; /* groups: called, or launched as a graph */
+    int n_launches;         /* of graphs */
+    int n_early;            /* events recorded while their work was not on the stream yet */
     int n_misuse; /* calls on a communicator that was not ready for them, memory not of the device
                    */
     int blocking; /* of the newest communicator's configuration */
-    int n_comms, n_streams, n_events, n_blocks; /* alive */
+    int n_comms, n_streams, n_events, n_blocks, n_graphs; /* alive */
 } nccl_standin;
 
 extern nccl_standin g_nccl;

@@ -131,6 +131,60 @@ static void calls_in_progress_are_polled_until_their_work_is_on_the_stream(void 
     mpt_assert_all(ok && g_nccl.n_early == 0 && g_nccl.n_aborts == 0 && all_released());
 }
 
+/* A group that comes back is called twice, then launched; the bytes are today's. */
+static void groups_that_repeat_are_launched_as_graphs(void **state)
+{
+    (void)state;
+    g_nccl.polls = 3;
+    void *self = open_now();
+    const int before = g_nccl.n_launches;
+    bool ok = true;
+
+    for (int i = 0; i < 10 && g_n > 1; i++) {
+        ok = run_group(self, i % 2 == 0) == RP_OK && ok;
+    }
+    ok = ok && g_nccl.n_launches - before == (g_n > 1 ? 8 : 0);
+    ops->close(self);
+    mpt_assert_all(ok && g_nccl.n_early == 0 && g_nccl.n_graphs == 0 && all_released());
+}
+
+static void groups_that_cannot_be_captured_are_called(void **state)
+{
+    (void)state;
+    bool ok = true;
+
+    for (int how = 1; how <= 2; how++) {
+        g_nccl.no_capture = how;
+        void *self = open_now();
+        for (int i = 0; i < 8 && g_n > 1; i++) {
+            ok = run_group(self, i % 2 == 0) == RP_OK && ok;
+        }
+        ok = cudaGetLastError() == cudaSuccess && ok;
+        ops->close(self);
+    }
+    mpt_assert_all(ok && g_nccl.n_launches == 0 && g_nccl.n_graphs == 0 && all_released());
+}
+
+/* Graphs are launched by then. */
+static void an_error_of_a_graph_ends_the_group_on_all_ranks(void **state)
+{
+    (void)state;
+    static const char *const words[] = {"NCCL failed between rank ", NULL};
+    void *self = open_now();
+    rp_status st = RP_OK;
+
+    for (int i = 0; i < 6 && g_n > 1 && st == RP_OK; i++) {
+        st = run_group(self, i % 2 == 0);
+    }
+    g_nccl.fail_group = g_rank == g_n - 1 ? g_nccl.n_groups + 1 : 0;
+    if (g_n > 1 && st == RP_OK) {
+        st = run_group(self, true);
+    }
+    const bool ok = g_n == 1 || told(st, RP_E_CUDA, words);
+    ops->close(self);
+    mpt_assert_all(ok && g_nccl.n_comms == 0);
+}
+
 /* The backend looks for failed launches of its own with cudaGetLastError. */
 static void looking_leaves_no_error_behind(void **state)
 {
@@ -374,6 +428,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(calls_in_progress_are_polled_until_their_work_is_on_the_stream),
+        TEST(groups_that_repeat_are_launched_as_graphs),
+        TEST(groups_that_cannot_be_captured_are_called),
+        TEST(an_error_of_a_graph_ends_the_group_on_all_ranks),
         TEST(looking_leaves_no_error_behind),
         TEST(receives_alone_take_nothing_from_the_gpu_before_finish),
         TEST(an_asynchronous_error_ends_the_group_on_all_ranks),

@@ -1,0 +1,46 @@
+/*
+ * nccl_graphs.h - groups of transfers as CUDA graphs, to be launched again without a call of NCCL.
+ *
+ * A call on a communicator that does not block costs NCCL a thread, 200 us and at times 2 ms; the
+ * launch of a graph costs 10 us. The groups of a job repeat themselves in every step. A group seen
+ * for the first time is called; the second time it is called while the stream is captured; from
+ * then on its graph is launched. A group that cannot be captured is called every time.
+ */
+#ifndef RP_NCCL_GRAPHS_H
+#define RP_NCCL_GRAPHS_H
+
+#include "xport/xport.h"
+
+#include <cuda_runtime_api.h>
+
+enum { RP_NCCL_GRAPHS = 16, RP_NCCL_GRAPH_XFERS = 64 };
+
+typedef struct {
+    int n, seen;
+    bool given_up; /* it could not be captured */
+    rp_xfer xfers[RP_NCCL_GRAPH_XFERS];
+    cudaGraph_t graph;
+    cudaGraphExec_t exec; /* NULL until it was captured */
+} rp_nccl_kept;
+
+typedef struct {
+    int n;
+    rp_nccl_kept kept[RP_NCCL_GRAPHS];
+} rp_nccl_graphs;
+
+/* What is known of this group, now seen once more; NULL where nothing is kept of it: too long, or
+ * too many others. */
+rp_nccl_kept *rp_nccl_graphs_find(rp_nccl_graphs *graphs, const rp_xfer *xfers, int n);
+
+/* Is this the time to capture it? */
+bool rp_nccl_kept_is_due(const rp_nccl_kept *kept);
+
+/* Around the calls of a group: its work goes into the graph, nothing runs. False: it cannot, call
+ * it as it is. */
+bool rp_nccl_kept_begin(rp_nccl_kept *kept, cudaStream_t stream);
+bool rp_nccl_kept_end(rp_nccl_kept *kept, cudaStream_t stream);
+
+/* Forget all graphs. While their communicator is there, and idle. */
+void rp_nccl_graphs_drop(rp_nccl_graphs *graphs);
+
+#endif
