@@ -24,7 +24,7 @@ BEGIN {
     home("^xxhash\\.h$", "^src/(base|weights|text|model|job)/")
     home("^(cblas|openblas.*)\\.h$", "^src/tensor/cpu/")
     home("^sentencepiece", "^src/text/")
-    home("^cu(da|blas|dnn).*\\.h$", "^src/(tensor/cuda/|topo/|xport/nccl_comm\\.c$)")
+    home("^cu(da|blas|dnn).*\\.h$", "^src/(tensor/cuda/|topo/|xport/nccl_(comm\\.c|graphs\\.[ch])$)")
     home("^nccl\\.h$", "^src/xport/nccl_comm\\.c$")
 }
 function home(header, files) { n_homes++; library[n_homes] = header; lives[n_homes] = files }
