@@ -40,6 +40,7 @@ struct rp_nccl_comm {
     void *scratch;
     enum state state;
     bool to_stream; /* what was called puts work on the stream */
+    bool keeps;     /* groups, as graphs */
     rp_nccl_graphs graphs;
     rp_nccl_kept *captured; /* the group whose call is being captured */
     bool stuck; /* what was aborted may still be there: the GPU's objects are left alone */
@@ -79,7 +80,7 @@ static rp_status check_cuda(rp_nccl_comm *c, cudaError_t code, const char *call)
     return RP_E_CUDA;
 }
 
-rp_status rp_nccl_new(rp_nccl_comm **out)
+rp_status rp_nccl_new(bool graphs, rp_nccl_comm **out)
 {
     rp_nccl_comm *c = calloc(1, sizeof(*c));
 
@@ -87,6 +88,7 @@ rp_status rp_nccl_new(rp_nccl_comm **out)
     if (c == NULL) {
         return RP_E_NOMEM;
     }
+    c->keeps = graphs;
     /* Multicast memory serves reductions, which we have none of, and cannot be had in containers.
      */
     (void)setenv("NCCL_NVLS_ENABLE", "0", 0);
@@ -233,7 +235,7 @@ static rp_status launch(rp_nccl_comm *c, const rp_nccl_kept *kept)
 
 rp_status rp_nccl_group(rp_nccl_comm *c, const rp_xfer *xfers, int n)
 {
-    rp_nccl_kept *kept = rp_nccl_graphs_find(&c->graphs, xfers, n);
+    rp_nccl_kept *kept = c->keeps ? rp_nccl_graphs_find(&c->graphs, xfers, n) : NULL;
 
     if (kept != NULL && kept->exec != NULL) {
         return launch(c, kept);

@@ -21,9 +21,10 @@ typedef struct {
         where[128]; /* the interface and address on which rank 0 waits for the others, for people */
 } rp_nccl_id;
 
-/* An unconnected communicator and a stream of its own on the GPU that is bound. Free with
+/* An unconnected communicator and a stream of its own on the GPU that is bound. graphs: groups that
+ * repeat are launched as CUDA graphs (nccl_graphs.h). Free with
  * rp_nccl_free, also after a failure unless *out is NULL. RP_E_NOMEM, RP_E_CUDA. */
-rp_status rp_nccl_new(rp_nccl_comm **out);
+rp_status rp_nccl_new(bool graphs, rp_nccl_comm **out);
 void rp_nccl_free(rp_nccl_comm *comm); /* NULL is allowed */
 
 /* 2 bytes of memory of the GPU, for warming up. Borrowed. */

@@ -26,11 +26,17 @@
 #define PIECE_BYTES ((size_t)1 << 30)
 
 static double g_open_s = OPEN_S, g_group_s = GROUP_S;
+static bool g_graphs = true;
 
 void rp_xport_nccl_limits(double open_s, double group_s)
 {
     g_open_s = open_s > 0 ? open_s : OPEN_S;
     g_group_s = group_s > 0 ? group_s : GROUP_S;
+}
+
+void rp_xport_nccl_graphs(bool on)
+{
+    g_graphs = on;
 }
 
 static bool nccl_usable(const rp_ctrl *ctrl)
@@ -268,7 +274,7 @@ static rp_status new_self(rp_ctrl *ctrl, rp_nccl_state **out)
 /* This rank's stream, and then with all ranks the connections. */
 static rp_status connect_self(rp_nccl_state *self, rp_ctrl *ctrl)
 {
-    rp_status st = rp_nccl_new(&self->comm);
+    rp_status st = rp_nccl_new(g_graphs, &self->comm);
 
     if (st != RP_OK) {
         st = rp_nccl_fail(self, st, self->comm != NULL ? rp_nccl_why(self->comm) : "no memory");

@@ -2,6 +2,8 @@
 #ifndef RP_XPORT_NCCL_H
 #define RP_XPORT_NCCL_H
 
+#include <stdbool.h>
+
 /*
  * For transports opened from now on; 0: as it is by default.
  *   open_s   until all ranks are connected, and then for each pair (60)
@@ -11,5 +13,9 @@
  *            that hangs.
  */
 void rp_xport_nccl_limits(double open_s, double group_s);
+
+/* For transports opened from now on: are groups that repeat launched as CUDA graphs? They are by
+ * default; false is for measuring what that is worth. */
+void rp_xport_nccl_graphs(bool on);
 
 #endif

@@ -117,8 +117,8 @@ def wire(rows):
     if rows:
         print("\nFrom the begin of the scatter until what was gathered may be read, by the clock of rank 0. nccl, mpi: "
               "rankpool's transports;\nmessages: with the announcement and the reply of the pool; copies: other ranks "
-              "copy to their GPU and back; plain:\nNCCL's calls, each group waited for. A CUDA graph of rankpool holds "
-              "a unit; its payload is in no graph, so there are\nnumbers with graphs for the plain calls alone.")
+              "copy to their GPU and back; plain:\nNCCL's calls, each group waited for. nccl launches a group as a CUDA "
+              "graph from the third time on; calls: without graphs,\nas is plain; plain, graph: the same with them.")
 
 
 def image(rows):

@@ -32,11 +32,13 @@ typedef struct {
     bool messages;     /* the announcement and the reply of a wave travel too */
     bool copies;       /* other ranks copy to their GPU and back, as units do */
     bool graph;
+    bool calls; /* transport nccl without graphs */
 } way;
 
 static const way g_ways[] = {
     {.name = "nccl", .xport = "nccl"},
     {.name = "nccl, messages", .xport = "nccl", .messages = true},
+    {.name = "nccl, calls", .xport = "nccl", .calls = true},
     {.name = "plain"},
     {.name = "mpi", .xport = "mpi"},
     {.name = "mpi, messages", .xport = "mpi", .messages = true},
@@ -293,6 +295,7 @@ static bool open_way(bench *b, const way *w)
         return false;
     }
     if (w->xport != NULL) {
+        wire_nccl_graphs(!w->calls);
         check(b, b->ops->open(b->ctrl, &b->xport), w->name);
         check(b, b->ops->reserve(b->xport, b->n), w->name);
         return true;

@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "xport/xport_nccl.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -181,6 +182,11 @@ rp_status wire_plain_record(wire_plain *plain, int which, const rp_xfer *xfers, 
         (void)cudaGraphDestroy(graph);
     }
     return st;
+}
+
+void wire_nccl_graphs(bool on)
+{
+    rp_xport_nccl_graphs(on);
 }
 
 rp_status wire_plain_replay(wire_plain *plain, int which)

@@ -25,6 +25,9 @@ void wire_release(bool on_device, void *memory);
 /* Between any two kinds of memory, waited for. */
 rp_status wire_copy(void *to, const void *from, size_t n_bytes);
 
+/* Does transport nccl, opened from now on, launch groups that repeat as CUDA graphs? */
+void wire_nccl_graphs(bool on);
+
 /* A communicator of its own, whose calls block. */
 typedef struct wire_plain wire_plain;
 

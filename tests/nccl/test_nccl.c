@@ -148,6 +148,21 @@ static void groups_that_repeat_are_launched_as_graphs(void **state)
     mpt_assert_all(ok && g_nccl.n_early == 0 && g_nccl.n_graphs == 0 && all_released());
 }
 
+static void without_graphs_all_groups_are_called(void **state)
+{
+    (void)state;
+    rp_xport_nccl_graphs(false);
+    void *self = open_now();
+    bool ok = true;
+
+    rp_xport_nccl_graphs(true);
+    for (int i = 0; i < 8 && g_n > 1; i++) {
+        ok = run_group(self, i % 2 == 0) == RP_OK && ok;
+    }
+    ops->close(self);
+    mpt_assert_all(ok && g_nccl.n_launches == 0 && all_released());
+}
+
 static void groups_that_cannot_be_captured_are_called(void **state)
 {
     (void)state;
@@ -430,6 +445,7 @@ int main(void)
         TEST(calls_in_progress_are_polled_until_their_work_is_on_the_stream),
         TEST(groups_that_repeat_are_launched_as_graphs),
         TEST(groups_that_cannot_be_captured_are_called),
+        TEST(without_graphs_all_groups_are_called),
         TEST(an_error_of_a_graph_ends_the_group_on_all_ranks),
         TEST(looking_leaves_no_error_behind),
         TEST(receives_alone_take_nothing_from_the_gpu_before_finish),
