@@ -10,7 +10,7 @@
 #   --steps N         steps of a job (default 30)
 #   --repeat N        timed jobs of a row, after one to warm up (default 3)
 #   --size PX         width and height (default 1024)
-#   --limit SECONDS   longest time of one section (default 150)
+#   --limit SECONDS   longest time of one section (default 300)
 #   --total SECONDS   longest time of all; what does not fit any more is skipped
 #   --python PROGRAM  default python3
 #   --wheels DIR      what diffusers needs and this machine's Python lacks (README.md), for peer and start
@@ -27,7 +27,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 command_line="$0 $*"
 
-only=. build=$root/build-gpu prefix="" out="" gpus="" precisions="bf16 fp8" steps=30 repeat=3 size=1024 limit=150
+only=. build=$root/build-gpu prefix="" out="" gpus="" precisions="bf16 fp8" steps=30 repeat=3 size=1024 limit=300
 total="" python=python3 wheels="" model="" eager=() try=no list=no
 while [ $# -gt 0 ]; do
     case $1 in
@@ -58,6 +58,8 @@ if [ $list = no ]; then
     n_gpus=$({ nvidia-smi -L 2>/dev/null || true; } | grep -c '^GPU ' || true)
     [ "$n_gpus" -gt 0 ] || { echo "scale.sh: no GPU here, nothing was measured"; exit 77; }
     gpus=${gpus:-$n_gpus}
+    others=$(nvidia-smi --query-compute-apps=pid --format=csv,noheader 2>/dev/null | grep -c '[0-9]' || true)
+    [ "$others" = 0 ] || echo "scale.sh: $others other processes use a GPU here: the times are not its own" >&2
     if ! [[ $gpus =~ ^[1-9][0-9]*$ ]] || [ "$gpus" -gt "$n_gpus" ]; then
         echo "--gpus $gpus: there are $n_gpus" >&2
         exit 2
