@@ -15,21 +15,56 @@ static bool is_same(const rp_nccl_kept *kept, const rp_xfer *xfers, int n)
     return same;
 }
 
-rp_nccl_kept *rp_nccl_graphs_find(rp_nccl_graphs *graphs, const rp_xfer *xfers, int n)
+static void drop(rp_nccl_kept *kept)
+{
+    if (kept->exec != NULL) {
+        (void)cudaGraphExecDestroy(kept->exec);
+    }
+    if (kept->graph != NULL) {
+        (void)cudaGraphDestroy(kept->graph);
+    }
+    *kept = (rp_nccl_kept){0};
+}
+
+/* A free place, or the one that was not asked for the longest. */
+static rp_nccl_kept *make_place(rp_nccl_graphs *graphs)
+{
+    rp_nccl_kept *oldest = &graphs->kept[0];
+
+    if (graphs->n < RP_NCCL_GRAPHS) {
+        return &graphs->kept[graphs->n++];
+    }
+    for (int i = 1; i < graphs->n; i++) {
+        oldest = graphs->kept[i].last < oldest->last ? &graphs->kept[i] : oldest;
+    }
+    drop(oldest);
+    return oldest;
+}
+
+static rp_nccl_kept *find(rp_nccl_graphs *graphs, const rp_xfer *xfers, int n)
 {
     for (int i = 0; i < graphs->n; i++) {
         if (is_same(&graphs->kept[i], xfers, n)) {
-            graphs->kept[i].seen++;
             return &graphs->kept[i];
         }
     }
-    if (n > RP_NCCL_GRAPH_XFERS || graphs->n == RP_NCCL_GRAPHS) {
-        return NULL;
+    return NULL;
+}
+
+rp_nccl_kept *rp_nccl_graphs_find(rp_nccl_graphs *graphs, const rp_xfer *xfers, int n)
+{
+    rp_nccl_kept *kept = n <= RP_NCCL_GRAPH_XFERS ? find(graphs, xfers, n) : NULL;
+
+    if (kept == NULL && n <= RP_NCCL_GRAPH_XFERS) {
+        kept = make_place(graphs);
+        *kept = (rp_nccl_kept){.n = n};
+        for (int i = 0; i < n; i++) {
+            kept->xfers[i] = xfers[i];
+        }
     }
-    rp_nccl_kept *kept = &graphs->kept[graphs->n++];
-    *kept = (rp_nccl_kept){.n = n, .seen = 1};
-    for (int i = 0; i < n; i++) {
-        kept->xfers[i] = xfers[i];
+    if (kept != NULL) {
+        kept->seen++;
+        kept->last = ++graphs->now;
     }
     return kept;
 }
@@ -63,13 +98,7 @@ bool rp_nccl_kept_end(rp_nccl_kept *kept, cudaStream_t stream)
 void rp_nccl_graphs_drop(rp_nccl_graphs *graphs)
 {
     for (int i = 0; i < graphs->n; i++) {
-        const rp_nccl_kept *kept = &graphs->kept[i];
-        if (kept->exec != NULL) {
-            (void)cudaGraphExecDestroy(kept->exec);
-        }
-        if (kept->graph != NULL) {
-            (void)cudaGraphDestroy(kept->graph);
-        }
+        drop(&graphs->kept[i]);
     }
     graphs->n = 0;
 }

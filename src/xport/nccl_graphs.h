@@ -12,11 +12,13 @@
 #include "xport/xport.h"
 
 #include <cuda_runtime_api.h>
+#include <stdint.h>
 
 enum { RP_NCCL_GRAPHS = 16, RP_NCCL_GRAPH_XFERS = 64 };
 
 typedef struct {
     int n, seen;
+    uint64_t last; /* when it was last asked for */
     bool given_up; /* it could not be captured */
     rp_xfer xfers[RP_NCCL_GRAPH_XFERS];
     cudaGraph_t graph;
@@ -25,11 +27,13 @@ typedef struct {
 
 typedef struct {
     int n;
+    uint64_t now; /* counts what was asked for */
     rp_nccl_kept kept[RP_NCCL_GRAPHS];
 } rp_nccl_graphs;
 
-/* What is known of this group, now seen once more; NULL where nothing is kept of it: too long, or
- * too many others. */
+/* What is known of this group, now seen once more; NULL where nothing is kept of it, as it is too
+ * long. When all places are taken, the group that was not asked for the longest goes. Call it while
+ * nothing is under way. */
 rp_nccl_kept *rp_nccl_graphs_find(rp_nccl_graphs *graphs, const rp_xfer *xfers, int n);
 
 /* Is this the time to capture it? */

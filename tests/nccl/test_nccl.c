@@ -148,6 +148,30 @@ static void groups_that_repeat_are_launched_as_graphs(void **state)
     mpt_assert_all(ok && g_nccl.n_early == 0 && g_nccl.n_graphs == 0 && all_released());
 }
 
+/* More groups than are kept: the oldest graphs go, and all bytes come. */
+static void the_oldest_graphs_make_room(void **state)
+{
+    (void)state;
+    enum { SIZES = 20, ROUNDS = 4 };
+    void *self = open_now();
+    bool ok = true, done = false;
+
+    for (int i = 0; i < SIZES * ROUNDS && g_n > 1 && ok; i++) {
+        const size_t size = (size_t)(1 + (i < SIZES * 2 ? i % SIZES : i % 3)); /* then only three */
+        rp_xfer xfers[MAX_RANKS];
+        for (int r = 0; r < (g_rank == 0 ? g_n - 1 : 1); r++) {
+            memset(g_bytes[r], g_rank == 0 ? i : -1, size);
+            xfers[r] = (rp_xfer){g_rank == 0 ? r + 1 : 0, g_rank == 0, g_bytes[r], size};
+        }
+        ok = ops->start(self, xfers, g_rank == 0 ? g_n - 1 : 1) == RP_OK &&
+             ops->finish(self, true, &done) == RP_OK && done && g_bytes[0][size - 1] == (char)i;
+    }
+    /* Of 20 in turns none is found again; of the last 40 groups each is called twice at most. */
+    ok = ok && (g_n == 1 || g_nccl.n_launches >= SIZES * 2 - 3);
+    ops->close(self);
+    mpt_assert_all(ok && g_nccl.n_graphs == 0 && all_released());
+}
+
 static void without_graphs_all_groups_are_called(void **state)
 {
     (void)state;
@@ -446,6 +470,7 @@ int main(void)
         TEST(groups_that_repeat_are_launched_as_graphs),
         TEST(groups_that_cannot_be_captured_are_called),
         TEST(without_graphs_all_groups_are_called),
+        TEST(the_oldest_graphs_make_room),
         TEST(an_error_of_a_graph_ends_the_group_on_all_ranks),
         TEST(looking_leaves_no_error_behind),
         TEST(receives_alone_take_nothing_from_the_gpu_before_finish),
