@@ -53,6 +53,15 @@ export OMPI_MCA_btl_vader_single_copy_mechanism=none
 
 have_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q '^GPU '; }
 
+# Told to end, it takes what runs with it: a GPU must not stay busy.
+kill_tree() { # PID
+    local child
+    for child in $(cat "/proc/$1/task/$1/children" 2>/dev/null); do kill_tree "$child"; done
+    kill "$1" 2>/dev/null || true
+}
+running=""
+trap '[ -z "$running" ] || kill_tree "$running"; exit 143' TERM INT HUP
+
 n_ok=0 n_failed=0 n_skipped=0 table=()
 note() { # NAME RESULT NUMBER SECONDS
     table+=("$(printf '%-34s %-5s %-36s %7s' "$1" "$2" "$3" "$4")")
@@ -75,8 +84,11 @@ row() { # NAME FUNCTION ARGUMENT...
     log=$logs/${name//[^A-Za-z0-9]/_}
     begin=$(date +%s.%N)
     set +e
-    (set -e; "$@") >"$log.log" 2>&1 3>"$log.number"
+    (set -e; "$@") >"$log.log" 2>&1 3>"$log.number" &
+    running=$!
+    wait $running
     code=$?
+    running=""
     set -e
     number=$(head -c 36 "$log.number" | head -1)
     seconds=$(awk -v a="$begin" -v b="$(date +%s.%N)" 'BEGIN { printf "%.1f", b - a }')
