@@ -15,7 +15,15 @@ least_fp8_db=20 # against bf16
 
 say() { echo "$*" >&3; }
 skip() { say "$*"; exit 77; }
-go() { timeout -k 10 "$limit" "$@"; }
+go() { # COMMAND... : within the limit; it ends when this shell is told to
+    local code=0
+    timeout -k 10 "$limit" "$@" &
+    # shellcheck disable=SC2064
+    trap "kill $! 2>/dev/null" TERM
+    wait $! || code=$?
+    trap - TERM
+    return $code
+}
 ranks() { # N COMMAND...
     local n=$1
     shift

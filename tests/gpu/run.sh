@@ -53,14 +53,9 @@ export OMPI_MCA_btl_vader_single_copy_mechanism=none
 
 have_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q '^GPU '; }
 
-# Told to end, it takes what runs with it: a GPU must not stay busy.
-kill_tree() { # PID
-    local child
-    for child in $(cat "/proc/$1/task/$1/children" 2>/dev/null); do kill_tree "$child"; done
-    kill "$1" 2>/dev/null || true
-}
+# Told to end, it tells what runs (go in rows.sh hears it): a GPU must not stay busy.
 running=""
-trap '[ -z "$running" ] || kill_tree "$running"; exit 143' TERM INT HUP
+trap '[ -z "$running" ] || kill "$running" 2>/dev/null; exit 143' TERM INT HUP
 
 n_ok=0 n_failed=0 n_skipped=0 table=()
 note() { # NAME RESULT NUMBER SECONDS
