@@ -22,7 +22,8 @@
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 
-#define ID_ADDRESS_AT 8 /* an id begins with a magic number, then the socket address of rank 0 */
+#define CAPTURE_MS    1000 /* for a call of NCCL to end while its work is captured */
+#define ID_ADDRESS_AT 8    /* an id begins with a magic number, then the socket address of rank 0 */
 
 _Static_assert(sizeof(ncclUniqueId) == sizeof(((rp_nccl_id *)NULL)->id), "room for an id");
 
@@ -32,6 +33,15 @@ enum state {
     ON_STREAM /* the GPU does */
 };
 
+/* What an abort takes with it into a thread of its own; the communicator may be freed meanwhile. */
+typedef struct aborting {
+    ncclComm_t comm;
+    int device;
+    rp_nccl_graphs graphs;
+    cudaStream_t capturing; /* or NULL */
+    atomic_int over;        /* the second of the two to set it frees this */
+} aborting;
+
 struct rp_nccl_comm {
     ncclComm_t comm;
     int device;
@@ -39,8 +49,9 @@ struct rp_nccl_comm {
     cudaEvent_t over;
     void *scratch;
     enum state state;
-    bool to_stream; /* what was called puts work on the stream */
-    bool keeps;     /* groups, as graphs */
+    bool to_stream;     /* what was called puts work on the stream */
+    bool keeps;         /* groups, as graphs */
+    aborting *aborting; /* so that an abort needs no memory; NULL once it was used */
     rp_nccl_graphs graphs;
     rp_nccl_kept *captured; /* the group whose call is being captured */
     bool stuck; /* what was aborted may still be there: the GPU's objects are left alone */
@@ -89,6 +100,10 @@ rp_status rp_nccl_new(bool graphs, rp_nccl_comm **out)
         return RP_E_NOMEM;
     }
     c->keeps = graphs;
+    c->aborting = calloc(1, sizeof(*c->aborting));
+    if (c->aborting == NULL) {
+        return RP_E_NOMEM;
+    }
     /* Multicast memory serves reductions, which we have none of, and cannot be had in containers.
      */
     (void)setenv("NCCL_NVLS_ENABLE", "0", 0);
@@ -122,6 +137,7 @@ void rp_nccl_free(rp_nccl_comm *c)
         (void)(c->over != NULL && cudaEventDestroy(c->over));
         (void)(c->stream != NULL && cudaStreamDestroy(c->stream));
     }
+    free(c->aborting);
     free(c);
 }
 
@@ -314,18 +330,41 @@ rp_status rp_nccl_poll(rp_nccl_comm *c, bool *done)
 
 /* ---- abort: in a thread, because it may hang in a driver that does */
 
-typedef struct {
-    ncclComm_t comm;
-    int device;
-    atomic_int over; /* the second of the two to set it frees this */
-} aborting;
+/* A call that is being captured comes to its end by itself: nothing of it is on the GPU. */
+static void end_open_capture(const aborting *job)
+{
+    ncclResult_t now = ncclInProgress;
+    cudaGraph_t graph = NULL;
+
+    for (int i = 0; i < CAPTURE_MS && now == ncclInProgress; i++) {
+        if (ncclCommGetAsyncError(job->comm, &now) != ncclSuccess) {
+            break;
+        }
+        rp_clock_sleep_us(1000);
+    }
+    (void)cudaStreamEndCapture(job->capturing, &graph);
+    if (graph != NULL) {
+        (void)cudaGraphDestroy(graph);
+    }
+}
+
+/* NCCL's abort waits until no graph holds work of the communicator. One that runs is freed by CUDA
+ * when it ends, and the abort ends it. */
+static void abort_now(aborting *job)
+{
+    if (job->capturing != NULL) {
+        end_open_capture(job);
+    }
+    rp_nccl_graphs_drop(&job->graphs);
+    (void)ncclCommAbort(job->comm);
+}
 
 static void *abort_main(void *arg)
 {
     aborting *job = arg;
 
     (void)cudaSetDevice(job->device); /* a new thread would wake up GPU 0 */
-    (void)ncclCommAbort(job->comm);
+    abort_now(job);
     if (atomic_exchange(&job->over, 1) != 0) {
         free(job);
     }
@@ -349,7 +388,7 @@ static bool wait_abort(aborting *job, double limit_s)
 
 bool rp_nccl_abort(rp_nccl_comm *c, double limit_s)
 {
-    aborting *job = c->comm != NULL ? calloc(1, sizeof(*job)) : NULL;
+    aborting *job = c->aborting;
     bool back = true;
     pthread_t thread;
 
@@ -357,19 +396,21 @@ bool rp_nccl_abort(rp_nccl_comm *c, double limit_s)
     if (c->comm == NULL) {
         return true;
     }
-    c->graphs.n = 0; /* what runs may be one of them, and ends later than its communicator: left */
-    if (job != NULL) {
-        job->comm = c->comm;
-        job->device = c->device;
-    }
-    if (job == NULL || pthread_create(&thread, NULL, abort_main, job) != 0) {
+    c->aborting = NULL;
+    job->comm = c->comm;
+    job->device = c->device;
+    job->graphs = c->graphs;
+    job->capturing = c->captured != NULL ? c->stream : NULL;
+    c->graphs.n = 0;
+    c->captured = NULL;
+    if (pthread_create(&thread, NULL, abort_main, job) != 0) {
+        abort_now(job);
         free(job);
-        (void)ncclCommAbort(c->comm);
     } else {
         (void)pthread_detach(thread);
         back = wait_abort(job, limit_s);
     }
-    c->stuck = !back || c->captured != NULL; /* a stream in capture cannot go */
+    c->stuck = !back;
     c->comm = NULL;
     return back;
 }

@@ -91,6 +91,10 @@ bool rp_nccl_kept_end(rp_nccl_kept *kept, cudaStream_t stream)
     if (kept->given_up) {
         (void)cudaGetLastError(); /* or the backend takes it for a failure of its own */
         kept->exec = NULL;
+        if (kept->graph != NULL) {
+            (void)cudaGraphDestroy(kept->graph); /* it holds memory of NCCL's */
+            kept->graph = NULL;
+        }
     }
     return !kept->given_up;
 }

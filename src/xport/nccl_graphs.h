@@ -4,7 +4,8 @@
  * A call on a communicator that does not block costs NCCL a thread, 200 us and at times 2 ms; the
  * launch of a graph costs 10 us. The groups of a job repeat themselves in every step. A group seen
  * for the first time is called; the second time it is called while the stream is captured; from
- * then on its graph is launched. A group that cannot be captured is called every time.
+ * then on its graph is launched. A group that CUDA cannot capture is called every time; an error of
+ * NCCL while it is captured ends the transport, as any other.
  */
 #ifndef RP_NCCL_GRAPHS_H
 #define RP_NCCL_GRAPHS_H
@@ -44,7 +45,7 @@ bool rp_nccl_kept_is_due(const rp_nccl_kept *kept);
 bool rp_nccl_kept_begin(rp_nccl_kept *kept, cudaStream_t stream);
 bool rp_nccl_kept_end(rp_nccl_kept *kept, cudaStream_t stream);
 
-/* Forget all graphs. While their communicator is there, and idle. */
+/* Forget all graphs, while their communicator is there. What runs of them is freed when it ends. */
 void rp_nccl_graphs_drop(rp_nccl_graphs *graphs);
 
 #endif

@@ -261,7 +261,7 @@ static void progress(ncclComm_t comm)
 /* ---- graphs: the operations of a group, to be done again */
 
 struct CUgraph_st {
-    struct CUgraph_st *next; /* all graphs: those of an aborted communicator are left behind */
+    struct CUgraph_st *next; /* all graphs */
     int n_ops;
     op ops[MAX_OPS];
 };
@@ -549,6 +549,9 @@ ncclResult_t ncclCommAbort(ncclComm_t comm)
                                   (long)((g_nccl.abort_s - (double)(time_t)g_nccl.abort_s) * 1e9)};
 
     (void)nanosleep(&wait, NULL);
+    if (g_captures || g_graphs != NULL) {
+        (void)misuse("NCCL would wait for its graphs for ever");
+    }
     g_nccl.n_aborts++;
     release(comm);
     return ncclSuccess;

@@ -221,7 +221,29 @@ static void an_error_of_a_graph_ends_the_group_on_all_ranks(void **state)
     }
     const bool ok = g_n == 1 || told(st, RP_E_CUDA, words);
     ops->close(self);
-    mpt_assert_all(ok && g_nccl.n_comms == 0);
+    mpt_assert_all(ok && g_nccl.n_graphs == 0 && all_released());
+}
+
+/* The deadline falls into the second call of a group, whose work is being captured. */
+static void an_abort_ends_an_open_capture(void **state)
+{
+    (void)state;
+    static const char *const words[] = {"NCCL failed between rank ", NULL};
+    void *self = NULL;
+    rp_status st = RP_OK;
+
+    if (g_n < 2) {
+        skip();
+    }
+    self = open_now();
+    st = run_group(self, true);
+    g_nccl.fail_group = g_rank == g_n - 1 ? g_nccl.n_groups + 1 : 0;
+    if (st == RP_OK) {
+        st = run_group(self, true);
+    }
+    const bool ok = told(st, RP_E_CUDA, words);
+    ops->close(self);
+    mpt_assert_all(ok && g_nccl.n_graphs == 0 && all_released());
 }
 
 /* The backend looks for failed launches of its own with cudaGetLastError. */
@@ -472,6 +494,7 @@ int main(void)
         TEST(without_graphs_all_groups_are_called),
         TEST(the_oldest_graphs_make_room),
         TEST(an_error_of_a_graph_ends_the_group_on_all_ranks),
+        TEST(an_abort_ends_an_open_capture),
         TEST(looking_leaves_no_error_behind),
         TEST(receives_alone_take_nothing_from_the_gpu_before_finish),
         TEST(an_asynchronous_error_ends_the_group_on_all_ranks),

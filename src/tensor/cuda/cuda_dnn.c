@@ -219,6 +219,10 @@ static void choose(rp_dnn_graph *g, int n, const cudnnBackendDescriptor_t *confi
         if (plan != NULL) {
             cudnnBackendDestroyDescriptor(plan);
         }
+        if (st == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ||
+            st == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED) {
+            break; /* short memory must not choose another kernel, which has other bits */
+        }
     }
     note(g, last);
 }
@@ -233,8 +237,8 @@ void rp_dnn_compile(rp_dnn_graph *g, cudnnHandle_t handle, size_t max_workspace)
     if (g->status == CUDNN_STATUS_SUCCESS) {
         choose(g, n, configs, max_workspace);
     }
-    if (before == cudaSuccess && g->status != CUDNN_STATUS_SUCCESS) {
-        (void)cudaGetLastError();
+    if (before == cudaSuccess) {
+        (void)cudaGetLastError(); /* also when a later configuration could */
     }
 }
 
