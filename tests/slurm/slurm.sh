@@ -62,7 +62,7 @@ end_of_job() {
 start_again() { # NODES that live
     await 30 PENDING
     cluster_ready "$1" || fail "the nodes do not become free"
-    sleep 2 # the old permission to run is refused by the second
+    sleep 4 # the old permission to run is refused by the second
     for _ in $(seq 50); do
         on n1 scontrol update jobid="$job" StartTime=now 2>/dev/null
         [ "$(state)" = PENDING ] || return
