@@ -2,6 +2,7 @@
  * test_cuda_fp8.c - precision fp8: products of e4m3 against the CPU's of the same rounded numbers,
  * rows narrowed on the way, weights kept, made, placed and read from 8 bits.
  */
+#include "fp8_backend.h"
 #include "rp_e4m3.h"
 #include "rp_test.h"
 
@@ -22,9 +23,6 @@
 #define TOLERANCE_FIRST 5e-2
 
 enum { MAX_K = 9216 };
-
-static const rp_backend_ops *g_ops, *g_cpu_ops;
-static void *g_fp8, *g_cpu;
 
 /* ---- numbers ---- */
 
@@ -597,34 +595,6 @@ static void the_precision_is_named(void **state)
 
 /* ---- */
 
-static const rp_backend_ops *row(const char *name)
-{
-    for (int i = 0; rp_backend_list[i] != NULL; i++) {
-        if (strcmp(rp_backend_list[i]->name, name) == 0) {
-            return rp_backend_list[i];
-        }
-    }
-    return NULL;
-}
-
-static void open_or_skip(void)
-{
-    const rp_backend_params cpu = {.n_threads = 4};
-    const rp_backend_params fp8 = {.n_threads = 4, .precision = RP_PRECISION_FP8};
-
-    g_ops = row("cuda");
-    g_cpu_ops = row("cpu");
-    if (g_ops == NULL || !g_ops->usable() || g_ops->open(&fp8, &g_fp8) == RP_E_UNSUP) {
-        printf("SKIP: no device that multiplies in fp8\n");
-        exit(77);
-    }
-    if (g_fp8 == NULL || g_cpu_ops->open(&cpu, &g_cpu) != RP_OK ||
-        g_cpu_ops->reserve(g_cpu, MAX_K, 1, 1) != RP_OK) {
-        print_error("a backend does not open\n");
-        exit(1);
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -637,9 +607,8 @@ int main(void)
         cmocka_unit_test(weights_of_8_bits_are_kept),
         cmocka_unit_test(a_span_carries_weights_and_scales),
     };
-    open_or_skip();
+    fp8_open_or_skip(RP_PRECISION_FP8, MAX_K, 1, 1);
     const int n_failed = cmocka_run_group_tests_name("cuda_fp8", tests, NULL, NULL);
-    g_ops->close(g_fp8);
-    g_cpu_ops->close(g_cpu);
+    fp8_close();
     return n_failed;
 }

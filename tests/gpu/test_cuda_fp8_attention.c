@@ -6,6 +6,7 @@
  * cuDNN has no such attention the backend falls back to bf16; that is seen by its bits and skipped.
  * RPT_VERBOSE=1 prints the time of both at the size of the image model.
  */
+#include "fp8_backend.h"
 #include "rp_e4m3.h"
 #include "rp_test.h"
 
@@ -29,9 +30,6 @@
 #define TOLERANCE_BF16  1e-2
 
 enum { MAX_ROWS = 4224, MAX_K = 2304 };
-
-static const rp_backend_ops *g_ops, *g_cpu_ops;
-static void *g_fp8, *g_cpu;
 
 typedef struct {
     int n_q, n_kv, n_heads, n_kv_heads, head_dim;
@@ -423,34 +421,6 @@ static void time_of_the_image_model(void **state)
 
 /* ---- */
 
-static const rp_backend_ops *row(const char *name)
-{
-    for (int i = 0; rp_backend_list[i] != NULL; i++) {
-        if (strcmp(rp_backend_list[i]->name, name) == 0) {
-            return rp_backend_list[i];
-        }
-    }
-    return NULL;
-}
-
-static void open_or_skip(void)
-{
-    const rp_backend_params cpu = {.n_threads = 4};
-    const rp_backend_params fp8 = {.n_threads = 4, .precision = RP_PRECISION_FP8_ATTENTION};
-
-    g_ops = row("cuda");
-    g_cpu_ops = row("cpu");
-    if (g_ops == NULL || !g_ops->usable() || g_ops->open(&fp8, &g_fp8) == RP_E_UNSUP) {
-        printf("SKIP: no device that multiplies in fp8\n");
-        exit(77);
-    }
-    if (g_fp8 == NULL || g_cpu_ops->open(&cpu, &g_cpu) != RP_OK ||
-        g_cpu_ops->reserve(g_cpu, MAX_K, MAX_ROWS, 128) != RP_OK) {
-        print_error("a backend does not open\n");
-        exit(1);
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -461,9 +431,8 @@ int main(void)
         cmocka_unit_test(sequences_repeat_the_same_bits),
         cmocka_unit_test(time_of_the_image_model),
     };
-    open_or_skip();
+    fp8_open_or_skip(RP_PRECISION_FP8_ATTENTION, MAX_K, MAX_ROWS, 128);
     const int n_failed = cmocka_run_group_tests_name("cuda_fp8_attention", tests, NULL, NULL);
-    g_ops->close(g_fp8);
-    g_cpu_ops->close(g_cpu);
+    fp8_close();
     return n_failed;
 }

@@ -3,6 +3,7 @@
  * numbers and against product and swiglu; rows that come and go in 8 bits. Shapes that one kernel
  * takes (on compute capability 9.0) and shapes that it does not.
  */
+#include "fp8_backend.h"
 #include "rp_e4m3.h"
 #include "rp_test.h"
 
@@ -30,9 +31,6 @@ static const gated_case cases[] = {
     {1089, 512, 256}, {4224, 256, 1280}, {1024, 3968, 128},  {1000, 256, 128},  {1100, 144, 128},
     {1100, 256, 208}, {1024, 4096, 128}, {3, 32, 16},
 };
-
-static const rp_backend_ops *g_ops, *g_cpu_ops;
-static void *g_fp8, *g_cpu;
 
 /* ---- numbers ---- */
 
@@ -491,34 +489,6 @@ static void every_way_gives_the_same_bits(void **state)
 
 /* ---- */
 
-static const rp_backend_ops *row(const char *name)
-{
-    for (int i = 0; rp_backend_list[i] != NULL; i++) {
-        if (strcmp(rp_backend_list[i]->name, name) == 0) {
-            return rp_backend_list[i];
-        }
-    }
-    return NULL;
-}
-
-static void open_or_skip(void)
-{
-    const rp_backend_params cpu = {.n_threads = 4};
-    const rp_backend_params fp8 = {.n_threads = 4, .precision = RP_PRECISION_FP8};
-
-    g_ops = row("cuda");
-    g_cpu_ops = row("cpu");
-    if (g_ops == NULL || !g_ops->usable() || g_ops->open(&fp8, &g_fp8) == RP_E_UNSUP) {
-        printf("SKIP: no device that multiplies in fp8\n");
-        exit(77);
-    }
-    if (g_fp8 == NULL || g_cpu_ops->open(&cpu, &g_cpu) != RP_OK ||
-        g_cpu_ops->reserve(g_cpu, 4096, 1, 1) != RP_OK) {
-        print_error("a backend does not open\n");
-        exit(1);
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -529,9 +499,8 @@ int main(void)
         cmocka_unit_test(recorded_it_gives_the_same_bits),
         cmocka_unit_test(every_way_gives_the_same_bits),
     };
-    open_or_skip();
+    fp8_open_or_skip(RP_PRECISION_FP8, 4096, 1, 1);
     const int n_failed = cmocka_run_group_tests_name("cuda_gated_fp8", tests, NULL, NULL);
-    g_ops->close(g_fp8);
-    g_cpu_ops->close(g_cpu);
+    fp8_close();
     return n_failed;
 }
