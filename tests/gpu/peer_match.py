@@ -6,7 +6,7 @@ usage: peer_match.py make OUT_DIR --parts DIR [--config DIR] [--steps N] [--size
 
 make     OUT_DIR/model: the pipeline, bf16. Without --config its networks are small and shaped unlike the
          shipped model; with it they have the sizes of that folder's JSON configs. Tokenizer and scheduler
-         come from --parts. Beside it: start.safetensors (first latents) and f32.safetensors,
+         come from --parts. Beside it, but for --steps 0: start.safetensors (first latents) and f32.safetensors,
          bf16.safetensors (what diffusers makes of them for the prompt, computing in that type).
 compare  prints the relative L2 distance of both files' `latents`.
 """
@@ -91,6 +91,8 @@ def make(a):
     shutil.rmtree(out / "model" / "tokenizer")  # as it was, not as this version writes it
     shutil.copytree(os.path.join(a.parts, "tokenizer"), out / "model" / "tokenizer")
 
+    if a.steps == 0:
+        return
     side = (a.size or 8 * transformer.config.sample_size) // 8
     start = torch.randn(1, transformer.config.in_channels, side, side, generator=torch.Generator().manual_seed(5))
     safetensors.torch.save_file({"latents": start}, str(out / "start.safetensors"))

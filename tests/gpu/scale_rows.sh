@@ -174,7 +174,7 @@ peer() { # two threads of one process with a GPU each; what was measured when ti
 make_model() { # a random checkpoint of full size
     [ ! -e "$model/model_index.json" ] || return 0
     peer_ready
-    go "$python" "$here/peer_match.py" make "$work/made" --parts "$small" --config "$config" --steps 2 --size 256
+    go "$python" "$here/peer_match.py" make "$work/made" --parts "$small" --config "$config" --steps 0
     mkdir -p "$(dirname "$model")"
     mv "$work/made/model" "$model"
 }
