@@ -41,9 +41,10 @@ fi
 # report SECTION PRECISION RANKS IMAGES STEPS-PER-SECOND WIRE-SECONDS: as scale.sh keeps it of `rankpool bench`
 report() {
     local rank="{\"busy_seconds\": 1, \"idle_seconds\": 0, \"wire_seconds\": $6}" ranks
+    local load='"mhz": [1650], "watts": [698]'
     ranks=$rank
-    [ "$3" = 1 ] || ranks="$rank, $rank"
-    echo "{\"section\": \"$1\", \"precision\": \"$2\", \"n_ranks\": $3, \"images\": $4, \"steps\": 30, \"open_seconds\": 2," \
+    [ "$3" = 1 ] || ranks="$rank, $rank" load='"mhz": [1620, 1635], "watts": [699, 697]'
+    echo "{\"section\": \"$1\", \"precision\": \"$2\", \"n_ranks\": $3, $load, \"images\": $4, \"steps\": 30, \"open_seconds\": 2," \
         "\"runs\": [{\"residency\": \"run\", \"jobs\": 2, \"images_per_second\": $(awk "BEGIN { print $5 / 30 }")," \
         "\"unit_ms\": 40, \"steps_per_second\": {\"median\": $5}, \"job_seconds\": {\"median\": 3}}], \"ranks\": [$ranks]}"
 }
@@ -80,7 +81,7 @@ expect_in_stdout "2 x H100, 700 W, driver 1, link NV18; rankpool 1, 2026-11-25" 
     "| the pool's share of a step on NVLink, fp8 | < 0.5 % | 2.533 % | missed by 2.033 points |" \
     "| the same bytes from any number of ranks | all | 1 of 2 | missed by 1 |" \
     "| all ranks gone after one was killed | < 5 s | 1.50 s | reached |" \
-    "| 2 | 0.5 | 61 / 80 | 40 / 50 WRONG BYTES |" "| bf16 | 2 | 2 | 0.800 | 2.000 | 100.0 % | 24.00 | 3.000 |" \
+    "| 2 | 0.5 | 61 / 80 | 40 / 50 WRONG BYTES |" "| bf16 | 2 | 2 | 0.800 | 2.000 | 100.0 % | 24.00 | 40.00 | 1620 / 1635 | 699 / 697 | 3.000 |" \
     "| compile | threads that stay | 19.00 | 18.00..20.00 | 1.90 x | 1.0e-03 | 1.0 |" "| start | FAIL | 7 |"
 if command -v gnuplot >/dev/null; then
     expect_file images.svg

@@ -50,8 +50,35 @@ bench() { # FILE PRECISION RANKS OPTION... : $work/FILE.json
         --json "$work/$file.json" --overwrite "$@"
 }
 
-timed() { # FILE PRECISION RANKS IMAGES : once
-    [ -e "$work/$1.json" ] || bench "$1" "$2" "$3" --images "$4" --warmup 1 --repeat "$repeat"
+timed() { # FILE PRECISION RANKS IMAGES : once; $work/FILE.smi has clocks and power meanwhile
+    local watcher code=0
+    [ ! -e "$work/$1.json" ] || return 0
+    nvidia-smi --query-gpu=index,clocks.sm,power.draw --format=csv,noheader,nounits -lms 200 \
+        >"$work/$1.smi" 2>/dev/null &
+    watcher=$!
+    bench "$1" "$2" "$3" --images "$4" --warmup 1 --repeat "$repeat" || code=$?
+    kill $watcher 2>/dev/null || true
+    wait $watcher 2>/dev/null || true
+    return $code
+}
+
+under_load() { # FILE RANKS : mhz=[..] watts=[..] of the GPUs that the ranks are on, medians while they work
+    "$python" - "$work/$1.smi" "$2" <<'P'
+import statistics, sys
+samples = {}
+for line in open(sys.argv[1]):
+    try:
+        index, mhz, watts = (float(x) for x in line.split(","))
+    except ValueError:  # not told, or cut off
+        continue
+    samples.setdefault(int(index), []).append((mhz, watts))
+busy = {}
+for index, seen in sorted(samples.items())[:int(sys.argv[2])]:
+    most = max(watts for _, watts in seen)
+    busy[index] = [s for s in seen if s[1] > 0.8 * most]
+for name, i in (("mhz", 0), ("watts", 1)):
+    print(f"{name}={[round(statistics.median(s[i] for s in seen)) for seen in busy.values()]}".replace(" ", ""))
+P
 }
 
 # ---- the machine
@@ -91,25 +118,27 @@ wire() { # the bytes of a wave, without any unit
 }
 
 image() { # one image: two units in a step, so two ranks at most
-    local p n
+    local p n load
     for p in $precisions; do
         for n in 1 2; do
             [ $n -le "$most" ] || continue
             timed "image-$p-$n" "$p" $n 1
-            record image "$work/image-$p-$n.json" precision="$p"
+            mapfile -t load < <(under_load "image-$p-$n" $n)
+            record image "$work/image-$p-$n.json" precision="$p" "${load[@]}"
         done
     done
 }
 
 images() { # as many images as ranks
-    local p n file
+    local p n file load
     many
     for p in $precisions; do
         for n in "${counts[@]}"; do
             file=images-$p-$n
             [ "$n" != 1 ] || file=image-$p-1
             timed "$file" "$p" "$n" "$n"
-            record images "$work/$file.json" precision="$p"
+            mapfile -t load < <(under_load "$file" "$n")
+            record images "$work/$file.json" precision="$p" "${load[@]}"
         done
     done
 }

@@ -59,6 +59,10 @@ def share(row, rank, what):
     return 100 * row["ranks"][rank][what + "_seconds"] / steps * rate(row)
 
 
+def by_gpu(row, what):
+    return " / ".join(str(value) for value in row.get(what) or ["-"])
+
+
 def find(rows, **wanted):
     for row in rows:
         if all(row.get(k) == v for k, v in wanted.items()):
@@ -129,9 +133,9 @@ def image(rows):
         lines.append((row["precision"], row["n_ranks"], text(rate(row)), text(1e3 / rate(row)),
                       text(row["runs"][0]["unit_ms"]), text(ratio(rate(row), one and rate(one)), 3),
                       *(" / ".join(text(share(row, r, w), 2) for r in ranks) for w in ("busy", "idle", "wire")),
-                      text(row["open_seconds"])))
+                      by_gpu(row, "mhz"), by_gpu(row, "watts"), text(row["open_seconds"])))
     table("One image", ("precision", "ranks", "it/s", "ms a step", "ms a unit, rank 0", "speed-up",
-                        "busy, % of a step, by rank", "idle", "wire", "s to open"), lines)
+                        "busy, % of a step, by rank", "idle", "wire", "MHz, by GPU", "W", "s to open"), lines)
 
 
 def image_rows(rows):
@@ -145,10 +149,11 @@ def image_rows(rows):
 def images(rows):
     lines = [(row["precision"], row["n_ranks"], row["images"], text(per_second, 3), text(gain, 3),
               text(efficiency and 100 * efficiency, 1) + " %", text(rate(row)),
+              text(row["runs"][0]["unit_ms"]), by_gpu(row, "mhz"), by_gpu(row, "watts"),
               text(row["runs"][0]["job_seconds"]["median"], 3))
              for row, per_second, gain, efficiency in image_rows(rows)]
     table("As many images as ranks", ("precision", "GPUs", "images", "images/s", "speed-up", "efficiency", "it/s",
-                                      "s a job, prompt to pictures"), lines)
+                                      "ms a unit, rank 0", "MHz, by GPU", "W", "s a job, prompt to pictures"), lines)
 
 
 def same(rows):
