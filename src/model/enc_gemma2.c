@@ -381,7 +381,7 @@ static void gemma2_attend(gemma2 *self, const gemma2_layer *l, int n, bool softc
     };
 
     ops->rms_norm(be, self->rows.data, n, c->hidden, &l->norm_in, 1.0f, c->eps, NULL,
-                  self->normed.data);
+                  self->normed.data, true);
     ops->linear(be, self->normed.data, n, c->hidden, c->hidden, in, 3, NULL, q);
     ops->head_norm_rope(be, q, n, c->n_heads, c->head_dim, stride, NULL, 0.0f, RP_ROPE_HALVES,
                         self->cos.data, self->sin.data);
@@ -403,7 +403,7 @@ static void gemma2_feed_forward(gemma2 *self, const gemma2_layer *l, int n)
     const rp_tensor *const out[] = {&l->down};
 
     ops->rms_norm(be, self->rows.data, n, c->hidden, &l->norm_ffn, 1.0f, c->eps, NULL,
-                  self->normed.data);
+                  self->normed.data, true);
     ops->linear(be, self->normed.data, n, c->hidden, c->hidden, in, 2, NULL, self->gates.data);
     ops->geglu(be, self->gates.data, n, c->ffn, self->inner.data);
     ops->linear(be, self->inner.data, n, c->ffn, c->ffn, out, 1, NULL, self->branch.data);
@@ -430,7 +430,7 @@ static rp_status gemma2_encode(void *handle, const int32_t *ids, int n, int soft
     }
     if (layer == c->n_layers) {
         ops->rms_norm(self->backend.self, self->rows.data, n, c->hidden, &self->norm, 1.0f, c->eps,
-                      NULL, self->rows.data);
+                      NULL, self->rows.data, false);
     }
     ops->get(self->backend.self, embeds, self->rows.data, n_bytes);
     return ops->sync(self->backend.self);

@@ -69,7 +69,7 @@ static void block_close(rp_lumina2 *self, const rp_lumina2_block *block, const f
     } else {
         ops->add_rms_norm_rms_norm(self->backend.self, x, self->mem.branch.data, n, d,
                                    &block->ffn_norm2, 0.0f, eps, gate, &next->norm1, next_mod,
-                                   self->mem.normed.data);
+                                   self->mem.normed.data, true);
     }
 }
 
@@ -83,7 +83,7 @@ void rp_lumina2_blocks_run(rp_lumina2 *self, int first, int n, float *x, int t, 
 
     if (n > 0) {
         ops->rms_norm(self->backend.self, x, t, d, &block->norm1, 0.0f, eps, mod,
-                      self->mem.normed.data);
+                      self->mem.normed.data, true);
     }
     for (int i = 0; i < n; i++, block++) {
         const bool last = i == n - 1;
@@ -98,7 +98,7 @@ void rp_lumina2_blocks_run(rp_lumina2 *self, int first, int n, float *x, int t, 
         ops->add_rms_norm_rms_norm(self->backend.self, y, self->mem.branch.data, t - from, d,
                                    &block->norm2, 0.0f, eps, m == NULL ? NULL : m + d,
                                    &block->ffn_norm1, m == NULL ? NULL : m + 2 * d,
-                                   self->mem.normed.data);
+                                   self->mem.normed.data, true);
         block_feed_forward(self, block, t - from);
         block_close(self, block, m, last ? NULL : block + 1, m == NULL ? NULL : m + 4 * d, y,
                     t - from);

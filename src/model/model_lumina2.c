@@ -411,7 +411,7 @@ static rp_status lumina2_condition(void *handle, int id, const float *embeds, in
     lumina2_put_rope(self, id, n_tokens);
     ops->put(be, self->mem.rows.data, embeds, n_bytes);
     ops->rms_norm(be, self->mem.rows.data, n_tokens, c->cond_dim, &self->cap_norm, 0.0f,
-                  c->norm_eps, NULL, self->mem.normed.data);
+                  c->norm_eps, NULL, self->mem.normed.data, false); /* cap_w is not narrow */
     ops->linear(be, self->mem.normed.data, n_tokens, c->cond_dim, c->cond_dim, cap, 1, &self->cap_b,
                 caption);
     rp_lumina2_blocks_run(self, lumina2_n_modulated(c), c->n_refiners, caption, n_tokens, 0, cos,

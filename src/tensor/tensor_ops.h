@@ -13,6 +13,10 @@
  *     borrowed.
  *   - An op returns nothing: the first failure is kept inside and returned by the next sync().
  *   - `out` may alias an input only where it says so.
+ *   - `feeds_linear`, of an op or its shape: the next op is linear() or gated_linear() of all
+ *     rows of out, and nothing else ever reads them. The backend may then keep them only in the
+ *     narrower form that `narrow` weights are multiplied with; out itself is then not written.
+ *     Other weights are multiplied with what that form stands for: better not said for them.
  *   - No op allocates after reserve(), or on a GPU after the first run of its shape. Same bits for
  *     any number of threads: work is cut into pieces whose size does not depend on the thread
  *     count, and a piece is computed by one thread.
@@ -76,12 +80,10 @@ typedef struct {
     int head_dim;
     int q_stride, k_stride, v_stride, out_stride; /* elements from row to row */
     float scale;                                  /* multiplies q.k */
-    float softcap; /* 0: none; else s = softcap * tanh(s / softcap) before the mask */
-    bool causal;   /* row i sees keys 0..i (n_q == n_kv) */
-    int window;    /* 0: none; else with causal, row i sees keys j with i - j < window */
-    /* The next op is linear() of all rows of out, and nothing else ever reads them: the backend may
-     * keep them in a narrower form only, and out itself is then not written. */
-    bool feeds_linear;
+    float softcap;     /* 0: none; else s = softcap * tanh(s / softcap) before the mask */
+    bool causal;       /* row i sees keys 0..i (n_q == n_kv) */
+    int window;        /* 0: none; else with causal, row i sees keys j with i - j < window */
+    bool feeds_linear; /* see the conventions above */
 } rp_attention_shape;
 
 typedef struct {
@@ -216,14 +218,15 @@ typedef struct rp_backend_ops {
     /* out[t, d] = x / sqrt(mean(x^2) + eps) * (w + shift) * (1 + scale);  scale [d] or NULL. out
      * may be x. */
     void (*rms_norm)(void *self, const float *x, int t, int d, const rp_tensor *w, float shift,
-                     float eps, const float *scale, float *out);
+                     float eps, const float *scale, float *out, bool feeds_linear);
     /* x[t, d] += tanh(gate) * rms_norm(y);  gate [d], or NULL for 1 (no tanh) */
     void (*add_rms_norm)(void *self, float *x, const float *y, int t, int d, const rp_tensor *w,
                          float shift, float eps, const float *gate);
     /* add_rms_norm(x, y, w, shift, eps, gate), then out = rms_norm(x, w2, shift, eps, scale2). */
     void (*add_rms_norm_rms_norm)(void *self, float *x, const float *y, int t, int d,
                                   const rp_tensor *w, float shift, float eps, const float *gate,
-                                  const rp_tensor *w2, const float *scale2, float *out);
+                                  const rp_tensor *w2, const float *scale2, float *out,
+                                  bool feeds_linear);
     /* out[t, d] = (x - mean) / sqrt(var + eps) * (1 + scale);  scale [d]. out may be x. */
     void (*layer_norm)(void *self, const float *x, int t, int d, float eps, const float *scale,
                        float *out);

@@ -244,9 +244,9 @@ static void made_vectors_and_kernels_are_usable(void **state)
         pair_array x = pair_random(PAIR_ACT, 64, 71, 1, 0), out = pair_poison(PAIR_ALLOC, 64);
         assert_int_equal(pair_ops->weight_fill(self, &vector, 1, 0, &w), RP_OK);
         assert_int_equal(pair_ops->weight_fill(self, &kernel, 1, 0, &k), RP_OK);
-        pair_ops->rms_norm(self, x.at[GPU], 1, 64, NULL, 0, 1e-5f, NULL, out.at[GPU]);
+        pair_ops->rms_norm(self, x.at[GPU], 1, 64, NULL, 0, 1e-5f, NULL, out.at[GPU], false);
         pair_get(out.at[GPU], plain, 64);
-        pair_ops->rms_norm(self, x.at[GPU], 1, 64, &w, 0, 1e-5f, NULL, out.at[GPU]);
+        pair_ops->rms_norm(self, x.at[GPU], 1, 64, &w, 0, 1e-5f, NULL, out.at[GPU], false);
         pair_get(out.at[GPU], with, 64);
         assert_memory_equal(plain, with, sizeof(plain));
         pair_ops->conv2d(self, &conv, x.at[GPU], &k, NULL, NULL, out.at[GPU]);

@@ -296,11 +296,11 @@ static void make(const narrowing *s, maker which)
 {
     switch (which) {
     case RMS:
-        g_ops->rms_norm(g_fp8, s->x, s->t, s->d, &s->norm, 0, 1e-5f, NULL, s->rows);
+        g_ops->rms_norm(g_fp8, s->x, s->t, s->d, &s->norm, 0, 1e-5f, NULL, s->rows, false);
         break;
     case ADD_RMS:
         g_ops->add_rms_norm_rms_norm(g_fp8, s->x, s->y, s->t, s->d, &s->norm, 0, 1e-5f, NULL,
-                                     &s->norm, NULL, s->rows);
+                                     &s->norm, NULL, s->rows, false);
         break;
     case SWIGLU:
         g_ops->swiglu(g_fp8, s->ab, s->t, s->d, s->rows);

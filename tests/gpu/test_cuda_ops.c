@@ -66,7 +66,7 @@ typedef void (*norm_fn)(const rp_backend *b, const norm_args *a, int side, const
 static void run_rms(const rp_backend *b, const norm_args *a, int side, const float *x, float *out)
 {
     b->ops->rms_norm(b->self, x, a->c.t, a->c.d, w_of(a, &a->w, side), a->c.shift, EPS,
-                     scale_of(a, &a->scale, side), out);
+                     scale_of(a, &a->scale, side), out, false);
 }
 
 static void run_layer(const rp_backend *b, const norm_args *a, int side, const float *x, float *out)
@@ -132,7 +132,7 @@ static void one_added_norm(const pair_mode *m, const norm_args *a)
                              EPS, scale_of(a, &a->scale, s));
         b->ops->add_rms_norm_rms_norm(b->self, x[1].at[s], y.at[s], c->t, c->d, w_of(a, &a->w, s),
                                       c->shift, EPS, scale_of(a, &a->scale, s), w_of(a, &a->w2, s),
-                                      scale_of(a, &a->scale2, s), out.at[s]);
+                                      scale_of(a, &a->scale2, s), out.at[s], false);
     }
     (void)pair_check("add_rms_norm", &x[0], PAIR_CLOSE);
     (void)pair_check("add_rms_norm_rms_norm, x", &x[1], PAIR_CLOSE);
@@ -305,7 +305,7 @@ static void nan_and_large_values_go_through(void **state)
         b->ops->geglu(b->self, x.at[GPU], 1, 4, out.at[GPU]);
         pair_get(out.at[GPU], got, 4);
         assert_true(isnan(got[0]) && isfinite(got[1]) && fabsf(got[2]) < 1.0f);
-        b->ops->rms_norm(b->self, x.at[GPU], 2, 4, NULL, 0, 1e-5f, NULL, out.at[GPU]);
+        b->ops->rms_norm(b->self, x.at[GPU], 2, 4, NULL, 0, 1e-5f, NULL, out.at[GPU], false);
         pair_get(out.at[GPU], got, 8);
         assert_true(isnan(got[1]) && isnan(got[7]));
         pair_drop(&x);

@@ -68,7 +68,7 @@ static void run_block(const block *b)
                                   .scale = 0.1f};
 
     o->copy(self, x, b->in.at[GPU], (size_t)(b->t * D) * sizeof(float));
-    o->rms_norm(self, x, b->t, D, norm, 0, 1e-5f, NULL, mid);
+    o->rms_norm(self, x, b->t, D, norm, 0, 1e-5f, NULL, mid, true);
     o->linear(self, mid, b->t, D, D, qkv, 3, NULL, wide);
     o->head_norm_rope(self, wide, b->t, HEADS, D / HEADS, 3 * D, NULL, 1e-5f, RP_ROPE_PAIRS, angle,
                       angle);
@@ -182,7 +182,7 @@ static void replays_follow_each_other(void **state)
                     (void)run_recorded(both[k], 7);
                 }
                 g->ops->rms_norm(g->self, both[k]->out.at[GPU], T, D, NULL, 0, 1e-5f, NULL,
-                                 both[k]->in.at[GPU]);
+                                 both[k]->in.at[GPU], false);
             }
         }
         same_bits(&plain, &recorded, "in a row", 0);

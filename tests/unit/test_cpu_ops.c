@@ -26,7 +26,7 @@ typedef struct {
     const float *x;
     rp_tensor w;
     const float *scale;
-    bool in_place;
+    bool in_place, feeds_linear;
 } norm_args;
 
 static norm_args new_norm_args(const norm_case *c)
@@ -76,14 +76,14 @@ static void run_rms(void *self, const void *args, float *out)
     const norm_args *a = args;
 
     g_ops->rms_norm(self, a->in_place ? out : a->x, a->c.t, a->c.d, a->c.w ? &a->w : NULL,
-                    a->c.shift, 0.01f, a->c.scale ? a->scale : NULL, out);
+                    a->c.shift, 0.01f, a->c.scale ? a->scale : NULL, out, a->feeds_linear);
 }
 
 static void rms_norm_follows_the_definition(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < COUNT(norm_cases) * 2; i++) {
-        norm_args a = new_norm_args(&norm_cases[i / 2]);
+    for (size_t i = 0; i < COUNT(norm_cases) * 4; i++) {
+        norm_args a = new_norm_args(&norm_cases[i / 4]);
         const size_t d = (size_t)a.c.d, n = (size_t)a.c.t * d;
         float *want = new_floats(n);
         for (size_t j = 0; j < n; j++) {
@@ -92,6 +92,7 @@ static void rms_norm_follows_the_definition(void **state)
             want[j] = (float)((double)a.x[j] * inverse * weight_at(&a, j % d) * scale);
         }
         a.in_place = i % 2 == 1;
+        a.feeds_linear = i % 4 > 1;
         check_op("rms_norm", run_rms, &a, a.in_place ? a.x : NULL, want, n);
         drop_norm_args(&a);
     }
@@ -132,18 +133,20 @@ static void the_fused_norms_are_the_two_norms(void **state)
         const size_t d = (size_t)a.c.d, n_bytes = (size_t)a.c.t * d * sizeof(float);
         const rp_tensor *w = a.c.w ? &a.w : NULL;
         const float *scale = a.c.scale ? a.scale : NULL;
-        float *x[2], *out[2];
-        for (int k = 0; k < 2; k++) {
+        float *x[3], *out[3];
+        for (int k = 0; k < 3; k++) {
             x[k] = new_values((size_t)a.c.t * d, 13);
             out[k] = new_floats((size_t)a.c.t * d);
         }
         run_add_rms(g_self[0], &a, x[0]);
-        g_ops->rms_norm(g_self[0], x[0], a.c.t, a.c.d, w, a.c.shift, 0.01f, scale, out[0]);
-        g_ops->add_rms_norm_rms_norm(g_self[0], x[1], a.x, a.c.t, a.c.d, w, a.c.shift, 0.01f, scale,
-                                     w, scale, out[1]);
-        assert_memory_equal(x[0], x[1], n_bytes);
-        assert_memory_equal(out[0], out[1], n_bytes);
-        for (int k = 0; k < 2; k++) {
+        g_ops->rms_norm(g_self[0], x[0], a.c.t, a.c.d, w, a.c.shift, 0.01f, scale, out[0], false);
+        for (int k = 1; k < 3; k++) {
+            g_ops->add_rms_norm_rms_norm(g_self[0], x[k], a.x, a.c.t, a.c.d, w, a.c.shift, 0.01f,
+                                         scale, w, scale, out[k], k == 2);
+            assert_memory_equal(x[0], x[k], n_bytes);
+            assert_memory_equal(out[0], out[k], n_bytes);
+        }
+        for (int k = 0; k < 3; k++) {
             drop(x[k]);
             drop(out[k]);
         }
@@ -361,7 +364,7 @@ static void nan_goes_through(void **state)
     assert_true(isnan(pair[0]));
     g_ops->geglu(g_self[0], x, 1, 2, pair);
     assert_true(isnan(pair[0]));
-    g_ops->rms_norm(g_self[0], x, 1, 4, NULL, 0, 1e-5f, NULL, out);
+    g_ops->rms_norm(g_self[0], x, 1, 4, NULL, 0, 1e-5f, NULL, out, false);
     assert_true(isnan(out[1]));
     g_ops->attention(g_self[0], &s, x + 1, x, x + 1, out);
     assert_true(isnan(out[0]));

@@ -109,12 +109,13 @@ void rp_cpu_gated_linear(void *self, const float *x, int t, int k, const rp_tens
 void rp_cpu_attention(void *self, const rp_attention_shape *shape, const float *q, const float *k,
                       const float *v, float *out);
 void rp_cpu_rms_norm(void *self, const float *x, int t, int d, const rp_tensor *w, float shift,
-                     float eps, const float *scale, float *out);
+                     float eps, const float *scale, float *out, bool feeds_linear);
 void rp_cpu_add_rms_norm(void *self, float *x, const float *y, int t, int d, const rp_tensor *w,
                          float shift, float eps, const float *gate);
 void rp_cpu_add_rms_norm_rms_norm(void *self, float *x, const float *y, int t, int d,
                                   const rp_tensor *w, float shift, float eps, const float *gate,
-                                  const rp_tensor *w2, const float *scale2, float *out);
+                                  const rp_tensor *w2, const float *scale2, float *out,
+                                  bool feeds_linear);
 void rp_cpu_layer_norm(void *self, const float *x, int t, int d, float eps, const float *scale,
                        float *out);
 void rp_cpu_head_norm_rope(void *self, float *x, int t, int n, int head_dim, int row_stride,

@@ -144,7 +144,7 @@ static void run_rows(norm_job *job, rp_cpu_task_fn fn, const char *op)
 }
 
 void rp_cpu_rms_norm(void *self, const float *x, int t, int d, const rp_tensor *w, float shift,
-                     float eps, const float *scale, float *out)
+                     float eps, const float *scale, float *out, bool feeds_linear)
 {
     norm_job job = {.cpu = self,
                     .x = x,
@@ -156,6 +156,7 @@ void rp_cpu_rms_norm(void *self, const float *x, int t, int d, const rp_tensor *
                     .scale = scale,
                     .out = out};
 
+    (void)feeds_linear; /* rows are f32 here, whoever reads them */
     run_rows(&job, rms_task, "rms_norm");
 }
 
@@ -177,10 +178,11 @@ void rp_cpu_add_rms_norm(void *self, float *x, const float *y, int t, int d, con
 
 void rp_cpu_add_rms_norm_rms_norm(void *self, float *x, const float *y, int t, int d,
                                   const rp_tensor *w, float shift, float eps, const float *gate,
-                                  const rp_tensor *w2, const float *scale2, float *out)
+                                  const rp_tensor *w2, const float *scale2, float *out,
+                                  bool feeds_linear)
 {
     rp_cpu_add_rms_norm(self, x, y, t, d, w, shift, eps, gate);
-    rp_cpu_rms_norm(self, x, t, d, w2, shift, eps, scale2, out);
+    rp_cpu_rms_norm(self, x, t, d, w2, shift, eps, scale2, out, feeds_linear);
 }
 
 void rp_cpu_layer_norm(void *self, const float *x, int t, int d, float eps, const float *scale,

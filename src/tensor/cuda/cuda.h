@@ -204,6 +204,8 @@ void rp_cuda_linear(void *self, const float *x, int t, int k, int x_stride,
                     const rp_tensor *const *w, int n_w, const rp_tensor *bias, float *out);
 
 /* ---- cuda_narrow.c ---- */
+/* Do rows out[t, d] have a form in e4m3 that products take? By precision, type and shape alone. */
+bool rp_cuda_narrow_can(const rp_cuda *cuda, rp_cuda_view out, int t, int d);
 /* Where an op that writes rows out[t, d] may write them as e4m3 too; {NULL} when it should not. */
 rp_cuda_narrow rp_cuda_narrow_for(const rp_cuda *cuda, rp_cuda_view out, int t, int d);
 /* It did: a product that comes next may take them. */

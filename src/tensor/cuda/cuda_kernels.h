@@ -57,16 +57,17 @@ void rp_cuda_k_extrapolate(cudaStream_t stream, const rp_vec_rows *rows, float *
 
 /* ---- cuda_norm.cu: rows (t may be 1 to millions, d 1 to 65536) ---- */
 /* w NULL: ones; scale NULL: zeros; gate NULL: 1 without tanh. also: the rows of out once more, for
- * bf16 only and d a multiple of 16; {NULL} for not. */
+ * bf16 only and d a multiple of 16; {NULL} for not. only: nobody reads out itself, so it need not
+ * be written where `also` is. */
 void rp_cuda_k_rms_norm(cudaStream_t stream, rp_cuda_view x, int t, int d, const float *w,
                         float shift, float eps, const float *scale, rp_cuda_view out,
-                        rp_cuda_narrow also);
+                        rp_cuda_narrow also, bool only);
 void rp_cuda_k_add_rms_norm(cudaStream_t stream, rp_cuda_view x, rp_cuda_view y, int t, int d,
                             const float *w, float shift, float eps, const float *gate);
 void rp_cuda_k_add_rms_norm_rms_norm(cudaStream_t stream, rp_cuda_view x, rp_cuda_view y, int t,
                                      int d, const float *w, float shift, float eps,
                                      const float *gate, const float *w2, const float *scale2,
-                                     rp_cuda_view out, rp_cuda_narrow also);
+                                     rp_cuda_view out, rp_cuda_narrow also, bool only);
 void rp_cuda_k_layer_norm(cudaStream_t stream, rp_cuda_view x, int t, int d, float eps,
                           const float *scale, rp_cuda_view out);
 /* ---- cuda_fp8.cu ---- */

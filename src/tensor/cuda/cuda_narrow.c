@@ -4,8 +4,8 @@
  * They are made of bf16 (or f32) by a kernel of their own, in scratch. Ops whose output mostly goes
  * straight into a product (norms, gated units) write the same bytes there on their way, which
  * saves that kernel; cuda->narrowed says whose they are. It holds only until another op asks for
- * an address, so rows that were changed in between are never taken. Attention in e4m3 writes its
- * rows there and nowhere else, which its caller has allowed (feeds_linear).
+ * an address, so rows that were changed in between are never taken. Where the caller has allowed it
+ * (feeds_linear), norms and attention in e4m3 write their rows there and nowhere else.
  */
 #include "tensor/cuda/cuda.h"
 
@@ -29,12 +29,15 @@ static rp_cuda_narrow rows_in(const rp_cuda_scratch *scratch, int t)
     return (rp_cuda_narrow){(uint8_t *)scratch->data + bytes_of_scales(t), scratch->data};
 }
 
+bool rp_cuda_narrow_can(const rp_cuda *cuda, rp_cuda_view out, int t, int d)
+{
+    return cuda->fp8 && out.dtype == RP_BF16 && t > 0 && d > 0 && d % 16 == 0;
+}
+
 /* Room is made by the products: before the first of them there is nobody to write for. */
 rp_cuda_narrow rp_cuda_narrow_for(const rp_cuda *cuda, rp_cuda_view out, int t, int d)
 {
-    const bool wanted = cuda->fp8 && out.dtype == RP_BF16 && t > 0 && d > 0 && d % 16 == 0;
-
-    if (!wanted || bytes_of(t, d) > cuda->narrow.n_bytes) {
+    if (!rp_cuda_narrow_can(cuda, out, t, d) || bytes_of(t, d) > cuda->narrow.n_bytes) {
         return (rp_cuda_narrow){NULL, NULL};
     }
     return rows_in(&cuda->narrow, t);
@@ -84,8 +87,10 @@ static rp_status check_only(const rp_cuda *cuda, const rp_cuda_narrowed *before,
     if (before->t == t && before->k == k && x_stride == k) {
         return RP_OK;
     }
-    return RP_FAIL(RP_E_ARG, "%s: attention left [%d, %d] for a product; it reads [%d, %d]",
-                   cuda->name, before->t, before->k, t, k);
+    return RP_FAIL(
+        RP_E_ARG,
+        "%s: rows [%d, %d] were left for a product in 8 bits; it reads [%d, %d], %d apart",
+        cuda->name, before->t, before->k, t, k, x_stride);
 }
 
 rp_status rp_cuda_narrow_x(rp_cuda *cuda, const rp_cuda_narrowed *before, const float *x,

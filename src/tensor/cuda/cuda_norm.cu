@@ -16,6 +16,9 @@ typedef enum {
     OP_ADD_RMS /* the same, then next = rms_norm(out) */
 } row_op;
 
+/* Which of the last rows are written. */
+typedef enum { FORM_OWN, FORM_BOTH, FORM_NARROW } row_form;
+
 typedef struct {
     rp_cuda_view in, out, next;
     size_t t;
@@ -24,6 +27,7 @@ typedef struct {
     const float *w, *scale;   /* scale: the gate of OP_ADD and OP_ADD_RMS */
     const float *w2, *scale2; /* of OP_ADD_RMS */
     rp_cuda_narrow also;      /* the last rows that are written once more, or {NULL} */
+    bool only;                /* with `also`: nobody reads the last rows themselves */
 } row_job;
 
 /* Factor of column i: (w + shift) * (1 + scale), or (w + shift) * tanh(scale) for a gate. */
@@ -198,11 +202,12 @@ template <int V, int CHUNKS> struct row_part {
     }
 };
 
-/* The next row is asked for before this one is worked on. NARROW: with job.also. */
-template <row_op OP, bool NARROW, int V, int CHUNKS, typename In, typename Out, typename Next>
+/* The next row is asked for before this one is worked on. FORM: but for FORM_OWN with job.also. */
+template <row_op OP, row_form FORM, int V, int CHUNKS, typename In, typename Out, typename Next>
 __global__ void __launch_bounds__(ROW_THREADS) rows_held(const row_job job)
 {
     constexpr bool add = OP == OP_ADD || OP == OP_ADD_RMS;
+    constexpr bool narrow = FORM != FORM_OWN, own = FORM != FORM_NARROW;
     __shared__ float buffer[2][RP_WARP];
     const int d = job.d;
     const In *const in = (const In *)job.in.data;
@@ -240,10 +245,10 @@ __global__ void __launch_bounds__(ROW_THREADS) rows_held(const row_job job)
         if constexpr (add) {
             x.template add<Out>(v);
             x.store(out, d);
-        } else {
+        } else if constexpr (own) {
             v.store(out, d);
         }
-        if constexpr (OP == OP_RMS && NARROW) {
+        if constexpr (OP == OP_RMS && narrow) {
             v.template round<Out>();
             v.narrow(job.also, row, d, buffer[turn]);
             turn ^= 1;
@@ -251,9 +256,11 @@ __global__ void __launch_bounds__(ROW_THREADS) rows_held(const row_job job)
         if constexpr (OP == OP_ADD_RMS) {
             x.scale(rp_inverse_root(rp_block_sum(x.sum_sq(), buffer[turn]), d, job.eps), factor2);
             turn ^= 1;
-            x.store((Next *)job.next.data + row * (size_t)d, d);
+            if constexpr (own) {
+                x.store((Next *)job.next.data + row * (size_t)d, d);
+            }
         }
-        if constexpr (OP == OP_ADD_RMS && NARROW) {
+        if constexpr (OP == OP_ADD_RMS && narrow) {
             x.template round<Next>();
             x.narrow(job.also, row, d, buffer[turn]);
             turn ^= 1;
@@ -312,15 +319,15 @@ template <row_op OP> static void reread_rows(cudaStream_t stream, const row_job 
     });
 }
 
-template <row_op OP, bool NARROW, typename In, typename Out, typename Next>
+template <row_op OP, row_form FORM, typename In, typename Out, typename Next>
 static void launch_held(cudaStream_t stream, const row_job *job)
 {
     constexpr int V = rp_chunk<In, Out, Next>;
 
     if (job->d <= ROW_THREADS * 8) {
-        launch_rows(stream, rows_held<OP, NARROW, V, 8 / V, In, Out, Next>, job, 8);
+        launch_rows(stream, rows_held<OP, FORM, V, 8 / V, In, Out, Next>, job, 8);
     } else {
-        launch_rows(stream, rows_held<OP, NARROW, V, 16 / V, In, Out, Next>, job, 16);
+        launch_rows(stream, rows_held<OP, FORM, V, 16 / V, In, Out, Next>, job, 16);
     }
 }
 
@@ -336,14 +343,21 @@ static bool hold_rows(cudaStream_t stream, const row_job *job)
         !rp_wide(job->out.data) || !rp_wide(job->next.data)) {
         return false;
     }
-    if (may_narrow && job->also.data != nullptr) {
-        launch_held<OP, may_narrow, In, Out, Next>(stream, job);
-    } else {
-        launch_held<OP, false, In, Out, Next>(stream, job);
+    if constexpr (may_narrow) {
+        if (job->also.data != nullptr && job->only) {
+            launch_held<OP, FORM_NARROW, In, Out, Next>(stream, job);
+            return true;
+        }
+        if (job->also.data != nullptr) {
+            launch_held<OP, FORM_BOTH, In, Out, Next>(stream, job);
+            return true;
+        }
     }
+    launch_held<OP, FORM_OWN, In, Out, Next>(stream, job);
     return true;
 }
 
+/* Rows that were not held are read again. */
 static void narrow_after(cudaStream_t stream, const row_job *job, rp_cuda_view rows)
 {
     if (job->also.data != nullptr) {
@@ -414,11 +428,12 @@ static row_job job_of(rp_cuda_view in, rp_cuda_view out, int t, int d, const flo
 
 void rp_cuda_k_rms_norm(cudaStream_t stream, rp_cuda_view x, int t, int d, const float *w,
                         float shift, float eps, const float *scale, rp_cuda_view out,
-                        rp_cuda_narrow also)
+                        rp_cuda_narrow also, bool only)
 {
     row_job job = job_of(x, out, t, d, w, shift, eps, scale);
 
     job.also = also;
+    job.only = only;
     norm_rows<OP_RMS>(stream, &job);
 }
 
@@ -441,7 +456,7 @@ void rp_cuda_k_add_rms_norm(cudaStream_t stream, rp_cuda_view x, rp_cuda_view y,
 void rp_cuda_k_add_rms_norm_rms_norm(cudaStream_t stream, rp_cuda_view x, rp_cuda_view y, int t,
                                      int d, const float *w, float shift, float eps,
                                      const float *gate, const float *w2, const float *scale2,
-                                     rp_cuda_view out, rp_cuda_narrow also)
+                                     rp_cuda_view out, rp_cuda_narrow also, bool only)
 {
     row_job job = job_of(y, x, t, d, w, shift, eps, gate);
 
@@ -449,5 +464,6 @@ void rp_cuda_k_add_rms_norm_rms_norm(cudaStream_t stream, rp_cuda_view x, rp_cud
     job.w2 = w2;
     job.scale2 = scale2;
     job.also = also;
+    job.only = only;
     add_rms_rows(stream, &job);
 }

@@ -87,17 +87,49 @@ void rp_cuda_embed(void *self, const rp_tensor *table, const int32_t *ids, int t
     }
 }
 
+/* Where a norm writes out[t, d]. */
+typedef struct {
+    rp_cuda_view to;
+    rp_cuda_narrow also;
+    bool only; /* as e4m3 and nowhere else */
+} norm_out;
+
+/* Whether rows are in e4m3 only must not depend on the room that there happens to be: made here. */
+static rp_status begin_norm(rp_cuda *cuda, const float *out, int t, int d, bool feeds_linear,
+                            norm_out *rows)
+{
+    rows->to = rp_cuda_at(cuda, out);
+    rows->only = feeds_linear && rp_cuda_narrow_can(cuda, rows->to, t, d);
+    if (rows->only) {
+        return rp_cuda_narrow_room(cuda, t, d, &rows->also);
+    }
+    rows->also = rp_cuda_narrow_for(cuda, rows->to, t, d);
+    return RP_OK;
+}
+
+static void end_norm(rp_cuda *cuda, const norm_out *rows, const float *out, int t, int d)
+{
+    if (rows->only) {
+        rp_cuda_narrow_only(cuda, out, t, d);
+    } else {
+        rp_cuda_narrow_done(cuda, rows->also, out, t, d);
+    }
+}
+
 void rp_cuda_rms_norm(void *self, const float *x, int t, int d, const rp_tensor *w, float shift,
-                      float eps, const float *scale, float *out)
+                      float eps, const float *scale, float *out, bool feeds_linear)
 {
     rp_cuda *cuda = self;
-    const rp_cuda_view to = rp_cuda_at(cuda, out);
-    const rp_cuda_narrow also = rp_cuda_narrow_for(cuda, to, t, d);
+    norm_out rows;
+    const rp_status st = begin_norm(cuda, out, t, d, feeds_linear, &rows);
 
-    rp_cuda_k_rms_norm(cuda->stream, rp_cuda_at(cuda, x), t, d, vector_of(w), shift, eps, scale, to,
-                       also);
-    launched(cuda, "rms_norm");
-    rp_cuda_narrow_done(cuda, also, out, t, d);
+    rp_cuda_keep(cuda, st);
+    if (st == RP_OK) {
+        rp_cuda_k_rms_norm(cuda->stream, rp_cuda_at(cuda, x), t, d, vector_of(w), shift, eps, scale,
+                           rows.to, rows.also, rows.only);
+        launched(cuda, "rms_norm");
+        end_norm(cuda, &rows, out, t, d);
+    }
 }
 
 void rp_cuda_add_rms_norm(void *self, float *x, const float *y, int t, int d, const rp_tensor *w,
@@ -112,17 +144,21 @@ void rp_cuda_add_rms_norm(void *self, float *x, const float *y, int t, int d, co
 
 void rp_cuda_add_rms_norm_rms_norm(void *self, float *x, const float *y, int t, int d,
                                    const rp_tensor *w, float shift, float eps, const float *gate,
-                                   const rp_tensor *w2, const float *scale2, float *out)
+                                   const rp_tensor *w2, const float *scale2, float *out,
+                                   bool feeds_linear)
 {
     rp_cuda *cuda = self;
-    const rp_cuda_view to = rp_cuda_at(cuda, out);
-    const rp_cuda_narrow also = rp_cuda_narrow_for(cuda, to, t, d);
+    norm_out rows;
+    const rp_status st = begin_norm(cuda, out, t, d, feeds_linear, &rows);
 
-    rp_cuda_k_add_rms_norm_rms_norm(cuda->stream, rp_cuda_at(cuda, x), rp_cuda_at(cuda, y), t, d,
-                                    vector_of(w), shift, eps, gate, vector_of(w2), scale2, to,
-                                    also);
-    launched(cuda, "add_rms_norm_rms_norm");
-    rp_cuda_narrow_done(cuda, also, out, t, d);
+    rp_cuda_keep(cuda, st);
+    if (st == RP_OK) {
+        rp_cuda_k_add_rms_norm_rms_norm(cuda->stream, rp_cuda_at(cuda, x), rp_cuda_at(cuda, y), t,
+                                        d, vector_of(w), shift, eps, gate, vector_of(w2), scale2,
+                                        rows.to, rows.also, rows.only);
+        launched(cuda, "add_rms_norm_rms_norm");
+        end_norm(cuda, &rows, out, t, d);
+    }
 }
 
 void rp_cuda_layer_norm(void *self, const float *x, int t, int d, float eps, const float *scale,

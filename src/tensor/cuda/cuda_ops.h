@@ -12,12 +12,13 @@ void rp_cuda_extrapolate(void *self, const rp_vec_rows *rows, float *out);
 void rp_cuda_embed(void *self, const rp_tensor *table, const int32_t *ids, int t, float scale,
                    float *out);
 void rp_cuda_rms_norm(void *self, const float *x, int t, int d, const rp_tensor *w, float shift,
-                      float eps, const float *scale, float *out);
+                      float eps, const float *scale, float *out, bool feeds_linear);
 void rp_cuda_add_rms_norm(void *self, float *x, const float *y, int t, int d, const rp_tensor *w,
                           float shift, float eps, const float *gate);
 void rp_cuda_add_rms_norm_rms_norm(void *self, float *x, const float *y, int t, int d,
                                    const rp_tensor *w, float shift, float eps, const float *gate,
-                                   const rp_tensor *w2, const float *scale2, float *out);
+                                   const rp_tensor *w2, const float *scale2, float *out,
+                                   bool feeds_linear);
 void rp_cuda_layer_norm(void *self, const float *x, int t, int d, float eps, const float *scale,
                         float *out);
 void rp_cuda_head_norm_rope(void *self, float *x, int t, int n, int head_dim, int row_stride,
