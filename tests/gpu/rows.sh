@@ -316,6 +316,7 @@ all_rows() {
     row "attention fp8" program test_cuda_fp8_attention
     row "gated pair" program test_cuda_gated
     row "gated products fp8" program test_cuda_gated_fp8
+    row "norms that feed products, fp8" program test_cuda_feeds
     for p in f32 bf16 fp8; do row "golden $p fp8_file" golden $p fp8_file; done
     row "picture fp8 against that in bf16" like_bf16 $least_fp8_db
     row "picture fp8 twice" again fp8
@@ -338,6 +339,7 @@ all_rows() {
         row "memcheck of ops $name" sanitize memcheck "$build/bin/test_cuda_$name"
     done
     row "memcheck of ops fp8" sanitize memcheck "$build/bin/test_cuda_fp8"
+    row "memcheck of norms that feed products" sanitize memcheck "$build/bin/test_cuda_feeds"
     row "memcheck of attention fp8" sanitize memcheck "$build/bin/test_cuda_fp8_attention"
     row "memcheck of gated pair" sanitize memcheck "$build/bin/test_cuda_gated"
     for p in f32 bf16; do row "stopped and started again, $p" stopped $p; done
