@@ -364,6 +364,14 @@ static void gemma2_attend(gemma2 *self, const gemma2_layer *l, int n, bool softc
     float *const k = q + q_dim;
     const rp_tensor *const in[] = {&l->q, &l->k, &l->v};
     const rp_tensor *const out[] = {&l->o};
+    const rp_rope_shape rope = {
+        .t = n,
+        .n_q = c->n_heads,
+        .n_k = c->n_kv_heads,
+        .head_dim = c->head_dim,
+        .row_stride = stride,
+        .kind = RP_ROPE_HALVES,
+    };
     const rp_attention_shape shape = {
         .n_q = n,
         .n_kv = n,
@@ -383,10 +391,7 @@ static void gemma2_attend(gemma2 *self, const gemma2_layer *l, int n, bool softc
     ops->rms_norm(be, self->rows.data, n, c->hidden, &l->norm_in, 1.0f, c->eps, NULL,
                   self->normed.data, true);
     ops->linear(be, self->normed.data, n, c->hidden, c->hidden, in, 3, NULL, q);
-    ops->head_norm_rope(be, q, n, c->n_heads, c->head_dim, stride, NULL, 0.0f, RP_ROPE_HALVES,
-                        self->cos.data, self->sin.data);
-    ops->head_norm_rope(be, k, n, c->n_kv_heads, c->head_dim, stride, NULL, 0.0f, RP_ROPE_HALVES,
-                        self->cos.data, self->sin.data);
+    ops->head_norm_rope(be, &rope, q, NULL, NULL, self->cos.data, self->sin.data);
     ops->attention(be, &shape, q, k, k + kv_dim, self->attended.data);
     ops->linear(be, self->attended.data, n, q_dim, q_dim, out, 1, NULL, self->branch.data);
     ops->add_rms_norm(be, self->rows.data, self->branch.data, n, c->hidden, &l->norm_attn, 1.0f,

@@ -17,6 +17,15 @@ static void block_attend(rp_lumina2 *self, const rp_lumina2_block *block, int t,
     const rp_tensor *const w[] = {&block->q, &block->k, &block->v};
     float *const q = self->mem.qkv.data;
     float *const k = q + q_dim;
+    const rp_rope_shape rope = {
+        .t = t,
+        .n_q = c->n_heads,
+        .n_k = c->n_kv_heads,
+        .head_dim = c->head_dim,
+        .row_stride = stride,
+        .eps = LUMINA2_QK_EPS,
+        .kind = RP_ROPE_PAIRS,
+    };
     const rp_attention_shape shape = {
         .n_q = t - first,
         .n_kv = t,
@@ -32,10 +41,7 @@ static void block_attend(rp_lumina2 *self, const rp_lumina2_block *block, int t,
     };
 
     ops->linear(self->backend.self, self->mem.normed.data, t, c->hidden, c->hidden, w, 3, NULL, q);
-    ops->head_norm_rope(self->backend.self, q, t, c->n_heads, c->head_dim, stride, &block->norm_q,
-                        LUMINA2_QK_EPS, RP_ROPE_PAIRS, cos, sin);
-    ops->head_norm_rope(self->backend.self, k, t, c->n_kv_heads, c->head_dim, stride,
-                        &block->norm_k, LUMINA2_QK_EPS, RP_ROPE_PAIRS, cos, sin);
+    ops->head_norm_rope(self->backend.self, &rope, q, &block->norm_q, &block->norm_k, cos, sin);
     /* normed was read by linear() above: its room is free again */
     ops->attention(self->backend.self, &shape, q + (size_t)first * (size_t)stride, k, k + kv_dim,
                    self->mem.normed.data);

@@ -74,6 +74,15 @@ typedef enum {
 } rp_rope_kind;
 
 typedef struct {
+    int t;
+    int n_q, n_k;   /* heads of queries, then of keys, side by side at the start of each row */
+    int head_dim;   /* even */
+    int row_stride; /* elements from row to row */
+    float eps;
+    rp_rope_kind kind;
+} rp_rope_shape;
+
+typedef struct {
     int n_q, n_kv;           /* query rows and key/value rows */
     int n_heads, n_kv_heads; /* n_heads is a multiple of n_kv_heads; head i reads kv head i /
                                 (n_heads / n_kv_heads) */
@@ -231,13 +240,13 @@ typedef struct rp_backend_ops {
     void (*layer_norm)(void *self, const float *x, int t, int d, float eps, const float *scale,
                        float *out);
     /*
-     * In place on n heads of head_dim at the start of each row of x (row_stride elements apart):
-     * rms norm over head_dim with w (skipped when w is NULL), then rotary embedding.
+     * In place on the heads of queries and keys in each row of x: rms norm over head_dim with w_q
+     * or w_k (skipped for those whose weight is NULL), then rotary embedding. What lies behind the
+     * heads stays.
      *   cos, sin  [t, head_dim / 2]
      */
-    void (*head_norm_rope)(void *self, float *x, int t, int n, int head_dim, int row_stride,
-                           const rp_tensor *w, float eps, rp_rope_kind kind, const float *cos,
-                           const float *sin);
+    void (*head_norm_rope)(void *self, const rp_rope_shape *shape, float *x, const rp_tensor *w_q,
+                           const rp_tensor *w_k, const float *cos, const float *sin);
 
     /* ---- elementwise ---- */
     /* out[t, d] = silu(ab[t, 0:d]) * ab[t, d:2d] */

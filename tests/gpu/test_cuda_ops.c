@@ -161,29 +161,72 @@ static void added_norms(void **state)
 /* ---- rotary embedding ---- */
 
 typedef struct {
-    int t, n, head_dim, row_stride;
-    bool w;
+    int t, n_q, n_k, head_dim, row_stride;
+    bool w_q, w_k;
     rp_rope_kind kind;
 } rope_case;
 
 static const rope_case rope_cases[] = {
-    {1, 1, 2, 2, false, RP_ROPE_PAIRS},      {1, 1, 2, 2, true, RP_ROPE_HALVES},
-    {3, 3, 6, 20, true, RP_ROPE_PAIRS},      {5, 1, 14, 15, true, RP_ROPE_HALVES},
-    {97, 4, 64, 512, true, RP_ROPE_PAIRS},   {97, 2, 64, 130, true, RP_ROPE_HALVES},
-    {300, 5, 16, 80, false, RP_ROPE_HALVES}, {300, 3, 34, 102, true, RP_ROPE_PAIRS},
-    {70, 32, 96, 3840, true, RP_ROPE_PAIRS}, {33, 12, 256, 4096, false, RP_ROPE_HALVES},
-    {9, 2, 128, 257, true, RP_ROPE_PAIRS},   {4, 1, 512, 513, true, RP_ROPE_HALVES},
+    {1, 1, 0, 2, 2, false, false, RP_ROPE_PAIRS},
+    {1, 0, 1, 2, 2, false, true, RP_ROPE_HALVES},
+    {3, 2, 1, 6, 20, true, true, RP_ROPE_PAIRS},
+    {5, 1, 0, 14, 15, true, false, RP_ROPE_HALVES},
+    {97, 3, 1, 64, 512, true, false, RP_ROPE_PAIRS},
+    {97, 1, 1, 64, 130, true, true, RP_ROPE_HALVES},
+    {300, 3, 2, 16, 80, false, false, RP_ROPE_HALVES},
+    {300, 2, 1, 34, 102, false, true, RP_ROPE_PAIRS},
+    {70, 24, 8, 96, 3840, true, true, RP_ROPE_PAIRS},
+    {1400, 24, 8, 96, 3840, true, true, RP_ROPE_PAIRS}, /* a warp has several rows */
+    {301, 4, 2, 64, 512, true, true, RP_ROPE_PAIRS},
+    {33, 8, 4, 256, 4096, false, false, RP_ROPE_HALVES},
+    {700, 40, 9, 32, 1600, true, true, RP_ROPE_HALVES},
+    {9, 1, 1, 128, 257, true, true, RP_ROPE_PAIRS},
+    {4, 1, 0, 512, 513, true, true, RP_ROPE_HALVES},
 };
+
+/* Queries and keys in a call each: the bits of both in one. */
+static void turn_apart(const pair_mode *m, const rp_rope_shape *both, const pair_array *together,
+                       const rp_tensor *w_q, const rp_tensor *w_k, const float *cos,
+                       const float *sin)
+{
+    const rp_backend *b = &pair_on[GPU];
+    rp_rope_shape queries = *both, keys = *both;
+    pair_array x = pair_random(m->out, together->n, 22, 1, 0);
+    float *host[2];
+
+    queries.n_k = 0;
+    keys.n_q = 0;
+    b->ops->head_norm_rope(b->self, &queries, x.at[GPU], w_q, w_k, cos, sin);
+    b->ops->head_norm_rope(b->self, &keys, x.at[GPU] + (size_t)both->n_q * (size_t)both->head_dim,
+                           w_q, w_k, cos, sin);
+    for (int k = 0; k < 2; k++) {
+        host[k] = malloc(x.n * sizeof(float));
+        assert_non_null(host[k]);
+        pair_get(k == 0 ? together->at[GPU] : x.at[GPU], host[k], x.n);
+    }
+    assert_memory_equal(host[0], host[1], x.n * sizeof(float));
+    free(host[0]);
+    free(host[1]);
+    pair_drop(&x);
+}
 
 static void one_rope(const pair_mode *m, const rope_case *c, rp_dtype dtype)
 {
     const size_t n_angles = (size_t)c->t * (size_t)c->head_dim / 2;
+    const rp_rope_shape shape = {.t = c->t,
+                                 .n_q = c->n_q,
+                                 .n_k = c->n_k,
+                                 .head_dim = c->head_dim,
+                                 .row_stride = c->row_stride,
+                                 .eps = EPS,
+                                 .kind = c->kind};
     float *table[2];
     pair_array angle[2], x;
-    pair_weight w = pair_weight_random(dtype, c->head_dim, 0, 0, 21);
+    pair_weight w_q = pair_weight_random(dtype, c->head_dim, 0, 0, 21);
+    pair_weight w_k = pair_weight_random(dtype, c->head_dim, 0, 0, 23);
 
-    pair_say("t %d heads %d of %d stride %d w %d kind %d", c->t, c->n, c->head_dim, c->row_stride,
-             c->w, (int)c->kind);
+    pair_say("t %d heads %d + %d of %d stride %d w %d %d kind %d", c->t, c->n_q, c->n_k,
+             c->head_dim, c->row_stride, c->w_q, c->w_k, (int)c->kind);
     for (int k = 0; k < 2; k++) {
         table[k] = malloc(n_angles * sizeof(float));
         assert_non_null(table[k]);
@@ -198,15 +241,17 @@ static void one_rope(const pair_mode *m, const rope_case *c, rp_dtype dtype)
     x = pair_random(m->out, (size_t)c->t * (size_t)c->row_stride, 22, 1, 0);
     for (int s = 0; s < N_SIDES; s++) {
         const rp_backend *b = &pair_on[s];
-        b->ops->head_norm_rope(b->self, x.at[s], c->t, c->n, c->head_dim, c->row_stride,
-                               c->w ? &w.at[s] : NULL, EPS, c->kind, angle[0].at[s],
-                               angle[1].at[s]);
+        b->ops->head_norm_rope(b->self, &shape, x.at[s], c->w_q ? &w_q.at[s] : NULL,
+                               c->w_k ? &w_k.at[s] : NULL, angle[0].at[s], angle[1].at[s]);
     }
     (void)pair_check("head_norm_rope", &x, PAIR_CLOSE);
+    turn_apart(m, &shape, &x, c->w_q ? &w_q.at[GPU] : NULL, c->w_k ? &w_k.at[GPU] : NULL,
+               angle[0].at[GPU], angle[1].at[GPU]);
     pair_drop(&x);
     pair_drop(&angle[0]);
     pair_drop(&angle[1]);
-    pair_weight_drop(&w);
+    pair_weight_drop(&w_q);
+    pair_weight_drop(&w_k);
 }
 
 static void head_norm_rope(void **state)

@@ -66,12 +66,17 @@ static void run_block(const block *b)
                                   .v_stride = 3 * D,
                                   .out_stride = D,
                                   .scale = 0.1f};
+    const rp_rope_shape rope = {.t = b->t,
+                                .n_q = HEADS,
+                                .head_dim = D / HEADS,
+                                .row_stride = 3 * D,
+                                .eps = 1e-5f,
+                                .kind = RP_ROPE_PAIRS};
 
     o->copy(self, x, b->in.at[GPU], (size_t)(b->t * D) * sizeof(float));
     o->rms_norm(self, x, b->t, D, norm, 0, 1e-5f, NULL, mid, true);
     o->linear(self, mid, b->t, D, D, qkv, 3, NULL, wide);
-    o->head_norm_rope(self, wide, b->t, HEADS, D / HEADS, 3 * D, NULL, 1e-5f, RP_ROPE_PAIRS, angle,
-                      angle);
+    o->head_norm_rope(self, &rope, wide, NULL, NULL, angle, angle);
     o->attention(self, &s, wide, wide + D, wide + 2 * D, mid);
     o->add_rms_norm(self, x, mid, b->t, D, norm, 0, 1e-5f, NULL);
     o->linear(self, x, b->t, D, D, up, 1, NULL, wide);

@@ -183,14 +183,13 @@ static void layer_norm_follows_the_definition(void **state)
 }
 
 typedef struct {
-    int t, n, head_dim, row_stride;
-    bool w;
-    rp_rope_kind kind;
+    rp_rope_shape shape;
+    bool w_q, w_k;
 } rope_case;
 
 typedef struct {
     rope_case c;
-    rp_tensor w;
+    rp_tensor w_q, w_k;
     const float *cos, *sin;
 } rope_args;
 
@@ -198,21 +197,21 @@ static void run_rope(void *self, const void *args, float *out)
 {
     const rope_args *a = args;
 
-    g_ops->head_norm_rope(self, out, a->c.t, a->c.n, a->c.head_dim, a->c.row_stride,
-                          a->c.w ? &a->w : NULL, 0.01f, a->c.kind, a->cos, a->sin);
+    g_ops->head_norm_rope(self, &a->c.shape, out, a->c.w_q ? &a->w_q : NULL,
+                          a->c.w_k ? &a->w_k : NULL, a->cos, a->sin);
 }
 
 /* One head of one row; x is the input, y the output. */
-static void turn(const rope_args *a, size_t row, const float *x, float *y)
+static void turn(const rope_args *a, size_t row, const rp_tensor *w, const float *x, float *y)
 {
-    const size_t d = (size_t)a->c.head_dim, half = d / 2;
-    const double inverse = a->c.w ? inverse_of(x, d, 0, (double)0.01f) : 1;
+    const size_t d = (size_t)a->c.shape.head_dim, half = d / 2;
+    const double inverse = w != NULL ? inverse_of(x, d, 0, (double)a->c.shape.eps) : 1;
 
     for (size_t i = 0; i < half; i++) {
-        const size_t p = a->c.kind == RP_ROPE_PAIRS ? 2 * i : i;
-        const size_t q = a->c.kind == RP_ROPE_PAIRS ? 2 * i + 1 : i + half;
-        const double u = (double)x[p] * inverse * (a->c.w ? at(&a->w, p) : 1);
-        const double v = (double)x[q] * inverse * (a->c.w ? at(&a->w, q) : 1);
+        const size_t p = a->c.shape.kind == RP_ROPE_PAIRS ? 2 * i : i;
+        const size_t q = a->c.shape.kind == RP_ROPE_PAIRS ? 2 * i + 1 : i + half;
+        const double u = (double)x[p] * inverse * (w != NULL ? at(w, p) : 1);
+        const double v = (double)x[q] * inverse * (w != NULL ? at(w, q) : 1);
         const double c = (double)a->cos[row * half + i], s = (double)a->sin[row * half + i];
         y[p] = (float)(u * c - v * s);
         y[q] = (float)(u * s + v * c);
@@ -223,31 +222,43 @@ static void head_norm_rope_norms_and_turns(void **state)
 {
     (void)state;
     static const rope_case cases[] = {
-        {1, 1, 2, 2, false, RP_ROPE_PAIRS},     {1, 1, 2, 2, false, RP_ROPE_HALVES},
-        {3, 3, 6, 20, true, RP_ROPE_PAIRS},     {97, 4, 64, 512, true, RP_ROPE_PAIRS},
-        {97, 2, 64, 130, true, RP_ROPE_HALVES}, {300, 5, 16, 80, false, RP_ROPE_HALVES},
-        {300, 3, 34, 102, true, RP_ROPE_PAIRS},
+        /* t, n_q, n_k, head_dim, row_stride, eps, kind; w_q, w_k */
+        {{1, 1, 0, 2, 2, 0.01f, RP_ROPE_PAIRS}, false, false},
+        {{1, 0, 1, 2, 2, 0.01f, RP_ROPE_HALVES}, false, false},
+        {{3, 2, 1, 6, 20, 0.01f, RP_ROPE_PAIRS}, true, true},
+        {{97, 3, 1, 64, 512, 0.01f, RP_ROPE_PAIRS}, true, true},
+        {{97, 1, 1, 64, 130, 0.01f, RP_ROPE_HALVES}, true, false},
+        {{97, 0, 2, 64, 130, 0.01f, RP_ROPE_HALVES}, true, true},
+        {{300, 3, 2, 16, 80, 0.01f, RP_ROPE_HALVES}, false, false},
+        {{300, 1, 2, 34, 102, 0.01f, RP_ROPE_PAIRS}, false, true},
     };
 
     for (size_t i = 0; i < COUNT(cases); i++) {
-        const rope_case *c = &cases[i];
-        const size_t n = (size_t)c->t * (size_t)c->row_stride, d = (size_t)c->head_dim;
-        float *cos_table = new_floats((size_t)c->t * d / 2);
-        float *sin_table = new_floats((size_t)c->t * d / 2);
+        const rp_rope_shape *s = &cases[i].shape;
+        const size_t n = (size_t)s->t * (size_t)s->row_stride, d = (size_t)s->head_dim;
+        const size_t n_angles = (size_t)s->t * d / 2, n_heads = (size_t)(s->n_q + s->n_k);
+        float *cos_table = new_floats(n_angles), *sin_table = new_floats(n_angles);
         float *start = new_values(n, 14), *want = new_floats(n);
-        for (size_t j = 0; j < (size_t)c->t * d / 2; j++) {
+        for (size_t j = 0; j < n_angles; j++) {
             cos_table[j] = (float)cos((double)j * 0.37);
             sin_table[j] = (float)sin((double)j * 0.37);
         }
-        rope_args a = {*c, new_weight(RP_BF16, 1, c->head_dim, 15), cos_table, sin_table};
+        rope_args a = {.c = cases[i],
+                       .w_q = new_weight(RP_BF16, 1, s->head_dim, 15),
+                       .w_k = new_weight(RP_F16, 1, s->head_dim, 16),
+                       .cos = cos_table,
+                       .sin = sin_table};
         memcpy(want, start, n * sizeof(*want));
-        for (size_t j = 0; j < (size_t)c->t * (size_t)c->n; j++) {
-            const size_t row = j / (size_t)c->n;
-            const size_t x0 = row * (size_t)c->row_stride + j % (size_t)c->n * d;
-            turn(&a, row, start + x0, want + x0);
+        for (size_t j = 0; j < (size_t)s->t * n_heads; j++) {
+            const size_t row = j / n_heads, head = j % n_heads;
+            const size_t x0 = row * (size_t)s->row_stride + head * d;
+            const bool is_q = head < (size_t)s->n_q;
+            const rp_tensor *w = is_q ? &a.w_q : &a.w_k;
+            turn(&a, row, (is_q ? a.c.w_q : a.c.w_k) ? w : NULL, start + x0, want + x0);
         }
         check_op("head_norm_rope", run_rope, &a, start, want, n);
-        drop(a.w.data);
+        drop(a.w_q.data);
+        drop(a.w_k.data);
         drop(cos_table);
         drop(sin_table);
         drop(start);

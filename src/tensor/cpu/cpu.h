@@ -118,9 +118,8 @@ void rp_cpu_add_rms_norm_rms_norm(void *self, float *x, const float *y, int t, i
                                   bool feeds_linear);
 void rp_cpu_layer_norm(void *self, const float *x, int t, int d, float eps, const float *scale,
                        float *out);
-void rp_cpu_head_norm_rope(void *self, float *x, int t, int n, int head_dim, int row_stride,
-                           const rp_tensor *w, float eps, rp_rope_kind kind, const float *cos,
-                           const float *sin);
+void rp_cpu_head_norm_rope(void *self, const rp_rope_shape *shape, float *x, const rp_tensor *w_q,
+                           const rp_tensor *w_k, const float *cos, const float *sin);
 void rp_cpu_swiglu(void *self, const float *ab, int t, int d, float *out);
 void rp_cpu_geglu(void *self, const float *ab, int t, int d, float *out);
 void rp_cpu_silu(void *self, const float *x, size_t n, float *out);

@@ -7,11 +7,9 @@
 
 typedef struct {
     rp_cpu *cpu;
+    rp_rope_shape s;
     float *x;
-    int t, n, head_dim, row_stride;
-    const rp_tensor *w;
-    float eps;
-    rp_rope_kind kind;
+    const rp_tensor *w_q, *w_k;
     const float *cos, *sin;
     int rows_per_task;
 } rope_job;
@@ -58,47 +56,52 @@ RP_SIMD static void turn_halves(float *x, int n, int half, const float *restrict
     }
 }
 
-static void rope_task(void *arg, int task, int thread)
+/* n heads of rows first to end - 1, from head `head` on */
+static void turn_rows(const rope_job *job, int first, int end, int head, int n, const rp_tensor *w,
+                      float *room)
 {
-    const rope_job *job = arg;
-    float *w = job->cpu->scratch[thread];
-    const int half = job->head_dim / 2;
-    const int first = task * job->rows_per_task;
-    const int end = rp_cpu_min(first + job->rows_per_task, job->t);
+    const rp_rope_shape *s = &job->s;
+    const int half = s->head_dim / 2;
 
-    if (job->w != NULL) {
-        rp_cpu_to_f32(job->w, 0, (size_t)job->head_dim, w);
+    if (w != NULL) {
+        rp_cpu_to_f32(w, 0, (size_t)s->head_dim, room);
     }
     for (int i = first; i < end; i++) {
-        float *x = job->x + (size_t)i * job->row_stride;
-        const float *c = job->cos + (size_t)i * half;
-        const float *s = job->sin + (size_t)i * half;
-        if (job->w != NULL) {
-            norm_heads(x, job->n, job->head_dim, w, job->eps);
+        float *x = job->x + (size_t)i * s->row_stride + (size_t)head * s->head_dim;
+        const float *cos_row = job->cos + (size_t)i * half;
+        const float *sin_row = job->sin + (size_t)i * half;
+        if (w != NULL) {
+            norm_heads(x, n, s->head_dim, room, s->eps);
         }
-        (job->kind == RP_ROPE_PAIRS ? turn_pairs : turn_halves)(x, job->n, half, c, s);
+        (s->kind == RP_ROPE_PAIRS ? turn_pairs : turn_halves)(x, n, half, cos_row, sin_row);
     }
 }
 
-void rp_cpu_head_norm_rope(void *self, float *x, int t, int n, int head_dim, int row_stride,
-                           const rp_tensor *w, float eps, rp_rope_kind kind, const float *cos,
-                           const float *sin)
+static void rope_task(void *arg, int task, int thread)
+{
+    const rope_job *job = arg;
+    float *room = job->cpu->scratch[thread];
+    const int first = task * job->rows_per_task;
+    const int end = rp_cpu_min(first + job->rows_per_task, job->s.t);
+
+    turn_rows(job, first, end, 0, job->s.n_q, job->w_q, room);
+    turn_rows(job, first, end, job->s.n_q, job->s.n_k, job->w_k, room);
+}
+
+void rp_cpu_head_norm_rope(void *self, const rp_rope_shape *shape, float *x, const rp_tensor *w_q,
+                           const rp_tensor *w_k, const float *cos, const float *sin)
 {
     rp_cpu *cpu = self;
     rope_job job = {.cpu = cpu,
+                    .s = *shape,
                     .x = x,
-                    .t = t,
-                    .n = n,
-                    .head_dim = head_dim,
-                    .row_stride = row_stride,
-                    .w = w,
-                    .eps = eps,
-                    .kind = kind,
+                    .w_q = w_q,
+                    .w_k = w_k,
                     .cos = cos,
                     .sin = sin,
-                    .rows_per_task = rp_cpu_rows(n * head_dim)};
+                    .rows_per_task = rp_cpu_rows((shape->n_q + shape->n_k) * shape->head_dim)};
 
-    if (rp_cpu_has_scratch(cpu, (size_t)head_dim, "head_norm_rope")) {
-        rp_cpu_team_run(cpu->team, rope_task, &job, rp_cpu_ceil_div(t, job.rows_per_task));
+    if (rp_cpu_has_scratch(cpu, (size_t)shape->head_dim, "head_norm_rope")) {
+        rp_cpu_team_run(cpu->team, rope_task, &job, rp_cpu_ceil_div(shape->t, job.rows_per_task));
     }
 }

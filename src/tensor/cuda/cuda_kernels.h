@@ -149,9 +149,9 @@ rp_cuda_gated_way rp_cuda_gated_choose(const rp_cuda_gated *g);
 cudaError_t rp_cuda_k_gated(cudaStream_t stream, const rp_cuda_gated *g,
                             const rp_cuda_gated_way *way);
 /* ---- cuda_rope.cu ---- */
-void rp_cuda_k_head_norm_rope(cudaStream_t stream, rp_cuda_view x, int t, int n, int head_dim,
-                              int row_stride, const float *w, float eps, rp_rope_kind kind,
-                              const float *cos, const float *sin);
+void rp_cuda_k_head_norm_rope(cudaStream_t stream, const rp_rope_shape *shape, rp_cuda_view x,
+                              const float *w_q, const float *w_k, const float *cos,
+                              const float *sin);
 /* ---- cuda_group_norm.cu ---- */
 /* partial: scratch of rp_cuda_group_norm_floats(groups) floats */
 #define RP_CUDA_GROUP_PIECES 64

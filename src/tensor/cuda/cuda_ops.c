@@ -171,14 +171,13 @@ void rp_cuda_layer_norm(void *self, const float *x, int t, int d, float eps, con
     launched(cuda, "layer_norm");
 }
 
-void rp_cuda_head_norm_rope(void *self, float *x, int t, int n, int head_dim, int row_stride,
-                            const rp_tensor *w, float eps, rp_rope_kind kind, const float *cos,
-                            const float *sin)
+void rp_cuda_head_norm_rope(void *self, const rp_rope_shape *shape, float *x, const rp_tensor *w_q,
+                            const rp_tensor *w_k, const float *cos, const float *sin)
 {
     rp_cuda *cuda = self;
 
-    rp_cuda_k_head_norm_rope(cuda->stream, rp_cuda_at(cuda, x), t, n, head_dim, row_stride,
-                             vector_of(w), eps, kind, cos, sin);
+    rp_cuda_k_head_norm_rope(cuda->stream, shape, rp_cuda_at(cuda, x), vector_of(w_q),
+                             vector_of(w_k), cos, sin);
     launched(cuda, "head_norm_rope");
 }
 
