@@ -258,18 +258,18 @@ two_on_one() { # TRANSPORT : not by accident
 
 # A job that is stopped in the middle and started again draws the undisturbed picture.
 stopped() { # PRECISION
-    local code=0 after
+    local code=0 after name=stopped-$1
     local long=("${short[@]}" --steps 1000 --sampler dpmpp_2m --backend cuda --precision "$1")
-    go "$rankpool" "${long[@]}" --out whole.png --latents-out whole.safetensors
+    go "$rankpool" "${long[@]}" --out "whole-$1.png" --latents-out "whole-$1.safetensors"
     for after in 1 1.5 2 3; do # how long opening takes depends on the machine
-        [ ! -e stopped.ck ] || break
-        go timeout -s USR1 $after "$rankpool" "${long[@]}" --out stopped.png --latents-out stopped.safetensors \
-            --checkpoint stopped.ck || code=$?
+        [ ! -e "$name.ck" ] || break
+        go timeout -s USR1 $after "$rankpool" "${long[@]}" --out "$name.png" --latents-out "$name.safetensors" \
+            --checkpoint "$name.ck" || code=$?
     done
-    [ -e stopped.ck ] && [ ! -e stopped.png ]
-    go "$rankpool" "${long[@]}" --out stopped.png --latents-out stopped.safetensors --checkpoint stopped.ck
-    same whole stopped
-    [ ! -e stopped.ck ]
+    [ -e "$name.ck" ] && [ ! -e "$name.png" ]
+    go "$rankpool" "${long[@]}" --out "$name.png" --latents-out "$name.safetensors" --checkpoint "$name.ck"
+    same "whole-$1" "$name"
+    [ ! -e "$name.ck" ]
     say "stopped after $after s, same bytes"
 }
 
