@@ -148,6 +148,36 @@ rp_cuda_gated_way rp_cuda_gated_choose(const rp_cuda_gated *g);
 /* Only what rp_cuda_gated_can. Allocates nothing, waits for nothing. */
 cudaError_t rp_cuda_k_gated(cudaStream_t stream, const rp_cuda_gated *g,
                             const rp_cuda_gated_way *way);
+/* ---- cuda_flash.cu: compute capability 9.0 ---- */
+/* softmax(scale q k^T) v, heads of 96 side by side in rows of bf16; n_heads / n_kv_heads of them
+ * share a head of k and v. Scores, powers and sums in f32, shares rounded to bf16 for their product.
+ */
+typedef struct {
+    int n_q, n_kv, n_heads, n_kv_heads, head_dim;
+    int q_stride, k_stride, v_stride, out_stride; /* elements */
+    float scale;
+    const void *q, *k, *v;
+    void *out;           /* bf16, unless rows.data is there: */
+    rp_cuda_narrow rows; /* out as e4m3 [n_q, n_heads head_dim], all with one scale */
+    float *most;         /* then: scratch of RP_CUDA_FLASH_PIECES floats */
+} rp_cuda_flash;
+#define RP_CUDA_FLASH_PIECES 264 /* 2 blocks for each SM of an H100 */
+/* Fewer are better off with cuDNN. */
+#define RP_CUDA_FLASH_QUERIES 1024
+#define RP_CUDA_FLASH_KEYS    512
+/* How to go about it; of all this the bits depend on `piece` alone. */
+typedef struct {
+    int piece;    /* keys at a time: 96, 112 or, without overlap, 128 */
+    bool overlap; /* the product with v runs beside the softmax of the next keys */
+    bool ordered; /* the thirds of a block begin their products in turn */
+} rp_cuda_flash_way;
+/* Can this build and a device of this capability do it? Shapes: at least the above, strides
+ * multiples of 8, scale positive, addresses of 16. */
+bool rp_cuda_flash_can(const rp_cuda_flash *f, int capability);
+rp_cuda_flash_way rp_cuda_flash_choose(void);
+/* Only what rp_cuda_flash_can. Allocates nothing, waits for nothing. */
+cudaError_t rp_cuda_k_flash(cudaStream_t stream, const rp_cuda_flash *f,
+                            const rp_cuda_flash_way *way);
 /* ---- cuda_rope.cu ---- */
 void rp_cuda_k_head_norm_rope(cudaStream_t stream, const rp_rope_shape *shape, rp_cuda_view x,
                               const float *w_q, const float *w_k, const float *cos,

@@ -1,0 +1,194 @@
+/*
+ * cuda_flash.cu - launches of cuda_flash.cuh: which shapes, tensor maps, the largest magnitude of
+ * v.
+ */
+#include "tensor/cuda/cuda_flash.cuh"
+#include "tensor/cuda/cuda_tensor_map.cuh"
+
+#define LARGEST_THREADS 256
+#define LARGEST_CHUNK   8
+
+typedef __nv_bfloat16 bf16;
+
+typedef struct {
+    CUtensorMap q, k, v, out;
+} flash_maps;
+
+/* most[block] = largest magnitude that the block meets in v [rows, cols]. A NaN does not count, as
+ * in quantising: it stays one whatever the scale. */
+__global__ void __launch_bounds__(LARGEST_THREADS)
+    largest(const bf16 *__restrict__ v, unsigned rows, unsigned cols, unsigned stride,
+            float *__restrict__ most)
+{
+    __shared__ float buffer[RP_WARP];
+    const unsigned per_row = cols / LARGEST_CHUNK, n = rows * per_row;
+    const unsigned step = gridDim.x * LARGEST_THREADS;
+    __nv_bfloat162 two = __float2bfloat162_rn(0.0f);
+
+#pragma unroll 4
+    for (unsigned i = blockIdx.x * LARGEST_THREADS + threadIdx.x; i < n; i += step) {
+        const size_t row = i / per_row, col = i % per_row * LARGEST_CHUNK;
+        const uint4 chunk = __ldg(reinterpret_cast<const uint4 *>(v + row * stride + col));
+        const unsigned words[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            two = __hmax2(two, __habs2(*reinterpret_cast<const __nv_bfloat162 *>(&words[j])));
+        }
+    }
+    const float m = rp_block_max(fmaxf(__low2float(two), __high2float(two)), buffer);
+    if (threadIdx.x == 0) {
+        most[blockIdx.x] = m;
+    }
+}
+
+static bool is_narrow(const rp_cuda_flash *f)
+{
+    return f->rows.data != NULL;
+}
+
+static rp_tensor_map heads_map(const void *data, int rows, int n_heads, int stride, int box_rows)
+{
+    return {data,   RP_BF16,  rows,     n_heads * HEAD_DIM,
+            stride, box_rows, SUB_COLS, CU_TENSOR_MAP_SWIZZLE_64B};
+}
+
+static cudaError_t make_maps(const rp_cuda_flash *f, int piece, flash_maps *maps)
+{
+    const int width = f->n_heads * HEAD_DIM;
+    const rp_tensor_map q = heads_map(f->q, f->n_q, f->n_heads, f->q_stride, OWN_ROWS);
+    const rp_tensor_map k = heads_map(f->k, f->n_kv, f->n_kv_heads, f->k_stride, piece);
+    const rp_tensor_map v = heads_map(f->v, f->n_kv, f->n_kv_heads, f->v_stride, piece);
+    const rp_tensor_map wide = heads_map(f->out, f->n_q, f->n_heads, f->out_stride, OWN_ROWS);
+    const rp_tensor_map narrow = {f->rows.data, RP_F8_E4M3, f->n_q,   width,
+                                  width,        OWN_ROWS,   HEAD_DIM, CU_TENSOR_MAP_SWIZZLE_NONE};
+    PFN_cuTensorMapEncodeTiled_v12000 fn = NULL;
+    const cudaError_t code = rp_find_encode(&fn);
+
+    if (code != cudaSuccess) {
+        return code;
+    }
+    const bool ok = rp_encode_map(fn, &maps->q, &q) && rp_encode_map(fn, &maps->k, &k) &&
+                    rp_encode_map(fn, &maps->v, &v) &&
+                    rp_encode_map(fn, &maps->out, is_narrow(f) ? &narrow : &wide);
+    return ok ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+template <bool NARROW, int PIECE, bool OVERLAP, bool ORDERED>
+static cudaError_t launch(cudaStream_t stream, const flash_maps &maps, const flash_job &job)
+{
+    int device = 0, n_sms = 0;
+    const cudaError_t code =
+        cudaFuncSetAttribute(flash<NARROW, PIECE, OVERLAP, ORDERED>,
+                             cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES);
+
+    if (code != cudaSuccess) {
+        return code;
+    }
+    (void)cudaGetDevice(&device);
+    (void)cudaDeviceGetAttribute(&n_sms, cudaDevAttrMultiProcessorCount, device);
+    const unsigned grid = (unsigned)(job.n_tiles < n_sms ? job.n_tiles : n_sms);
+    flash<NARROW, PIECE, OVERLAP, ORDERED>
+        <<<grid, N_THREADS, SHARED_BYTES, stream>>>(maps.q, maps.k, maps.v, maps.out, job);
+    return cudaPeekAtLastError();
+}
+
+template <bool NARROW, int PIECE, bool OVERLAP>
+static cudaError_t launch_order(cudaStream_t stream, const flash_maps &maps, const flash_job &job,
+                                bool ordered)
+{
+    return ordered ? launch<NARROW, PIECE, OVERLAP, true>(stream, maps, job)
+                   : launch<NARROW, PIECE, OVERLAP, false>(stream, maps, job);
+}
+
+/* With an overlap, registers do not suffice for pieces of 128. */
+template <bool NARROW>
+static cudaError_t launch_way(cudaStream_t stream, const flash_maps &maps, const flash_job &job,
+                              const rp_cuda_flash_way *way)
+{
+    switch (way->piece + (way->overlap ? 1 : 0)) {
+    case 96:
+        return launch_order<NARROW, 96, false>(stream, maps, job, way->ordered);
+    case 97:
+        return launch_order<NARROW, 96, true>(stream, maps, job, way->ordered);
+    case 112:
+        return launch_order<NARROW, 112, false>(stream, maps, job, way->ordered);
+    case 113:
+        return launch_order<NARROW, 112, true>(stream, maps, job, way->ordered);
+    case 128:
+        return launch_order<NARROW, 128, false>(stream, maps, job, way->ordered);
+    default:
+        return cudaErrorInvalidValue;
+    }
+}
+
+#if defined(RP_CUDA_SM90A)
+static bool good_rows(const void *data, int stride, int n_heads)
+{
+    return data != NULL && rp_wide(data) && stride % 8 == 0 && stride >= n_heads * HEAD_DIM;
+}
+
+static bool good_out(const rp_cuda_flash *f)
+{
+    if (is_narrow(f)) {
+        return rp_wide(f->rows.data) && f->rows.scale != NULL && f->most != NULL;
+    }
+    return good_rows(f->out, f->out_stride, f->n_heads);
+}
+#endif
+
+bool rp_cuda_flash_can(const rp_cuda_flash *f, int capability)
+{
+#if defined(RP_CUDA_SM90A)
+    return capability == 90 && f->head_dim == HEAD_DIM && f->n_heads > 0 && f->n_kv_heads > 0 &&
+           f->n_heads % f->n_kv_heads == 0 && f->n_q >= RP_CUDA_FLASH_QUERIES &&
+           f->n_kv >= RP_CUDA_FLASH_KEYS && f->scale > 0 && good_out(f) &&
+           good_rows(f->q, f->q_stride, f->n_heads) &&
+           good_rows(f->k, f->k_stride, f->n_kv_heads) &&
+           good_rows(f->v, f->v_stride, f->n_kv_heads);
+#else
+    (void)f;
+    (void)capability;
+    return false;
+#endif
+}
+
+rp_cuda_flash_way rp_cuda_flash_choose(void)
+{
+    return {.piece = 112, .overlap = true, .ordered = true};
+}
+
+static flash_job job_of(const rp_cuda_flash *f, int piece)
+{
+    flash_job job = {};
+
+    job.n_q = f->n_q;
+    job.piece = piece;
+    job.n_pieces = (int)rp_ceil_div((size_t)f->n_kv, (size_t)piece);
+    job.last = f->n_kv - (job.n_pieces - 1) * piece;
+    job.n_blocks = (int)rp_ceil_div((size_t)f->n_q, TILE_ROWS);
+    job.n_tiles = job.n_blocks * f->n_heads;
+    job.group = f->n_heads / f->n_kv_heads;
+    job.c = f->scale * 1.4426950408889634f;
+    job.most = f->most;
+    job.out_scale = f->rows.scale;
+    return job;
+}
+
+cudaError_t rp_cuda_k_flash(cudaStream_t stream, const rp_cuda_flash *f,
+                            const rp_cuda_flash_way *way)
+{
+    const flash_job job = job_of(f, way->piece);
+    flash_maps maps;
+    const cudaError_t code = make_maps(f, way->piece, &maps);
+
+    if (code != cudaSuccess) {
+        return code;
+    }
+    if (!is_narrow(f)) {
+        return launch_way<false>(stream, maps, job, way);
+    }
+    largest<<<RP_CUDA_FLASH_PIECES, LARGEST_THREADS, 0, stream>>>(
+        (const bf16 *)f->v, (unsigned)f->n_kv, (unsigned)(f->n_kv_heads * HEAD_DIM),
+        (unsigned)f->v_stride, f->most);
+    return launch_way<true>(stream, maps, job, way);
+}

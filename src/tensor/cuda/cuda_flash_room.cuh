@@ -1,0 +1,199 @@
+/*
+ * cuda_flash_room.cuh - shared memory of cuda_flash.cuh: what lies where, whose turn it is, and the
+ * threads that load.
+ */
+#ifndef RP_CUDA_FLASH_ROOM_CUH
+#define RP_CUDA_FLASH_ROOM_CUH
+
+#include "tensor/cuda/cuda_device.cuh"
+#include "tensor/cuda/cuda_hopper_attention.cuh"
+
+#define HEAD_DIM    96
+#define SUB_COLS    32 /* 64 bytes, as wide as the swizzle */
+#define N_SUBS      (HEAD_DIM / SUB_COLS)
+#define WARPGROUP   128
+#define N_CONSUMERS 3
+#define N_THREADS   ((N_CONSUMERS + 1) * WARPGROUP)
+#define OWN_ROWS    64 /* of a consumer */
+#define TILE_ROWS   (N_CONSUMERS * OWN_ROWS)
+#define MAX_PIECE   128 /* keys */
+#define STAGES      3   /* 2: 49 KiB less */
+#define OWN_SUB     (OWN_ROWS * SUB_COLS * 2)
+#define OWN_BYTES   (N_SUBS * OWN_SUB) /* of q; of out, where e4m3 takes half of it */
+#define PIECE_SUB   (MAX_PIECE * SUB_COLS * 2)
+#define PIECE_BYTES (N_SUBS * PIECE_SUB)
+#define TILE_ALIGN  1024
+#define N_BARRIERS  (4 * STAGES + 2 * N_CONSUMERS)
+#define SHARED_BYTES                                                                               \
+    (2 * N_CONSUMERS * OWN_BYTES + 2 * STAGES * PIECE_BYTES + N_BARRIERS * 8 + TILE_ALIGN)
+
+/* Named barriers; 0 is __syncthreads. */
+enum { BAR_STORE = 1, BAR_TURN = BAR_STORE + N_CONSUMERS };
+
+typedef struct {
+    int n_q;
+    int piece, n_pieces, last; /* keys of a piece; pieces; keys of the last one */
+    int n_blocks;              /* of queries */
+    int n_tiles;               /* blocks times heads */
+    int group;                 /* heads that share a head of k and v */
+    float c;
+    const float *most; /* of e4m3: the largest of these is the largest magnitude of v */
+    float *out_scale;  /* of e4m3, [n_q] */
+} flash_job;
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+typedef struct {
+    int row, head, kv_head;
+} flash_tile;
+
+__device__ static flash_tile tile_of(const flash_job &job, int tile)
+{
+    const int head = tile / job.n_blocks;
+
+    return {(tile - head * job.n_blocks) * TILE_ROWS, head, head / job.group};
+}
+
+/* A ring of pieces of k or of v, where they lie and their barriers: a piece may be loaded over when
+ * `empty` says that all have read it; it may be read when `full` says that all of it is there. */
+struct flash_ring {
+    uint32_t tiles, full;
+    int stage = 0;
+    uint32_t phase = 0;
+
+    __device__ uint32_t tile() const
+    {
+        return tiles + stage * PIECE_BYTES;
+    }
+    __device__ uint32_t full_bar() const
+    {
+        return full + stage * 8;
+    }
+    __device__ uint32_t empty_bar() const
+    {
+        return full + (STAGES + stage) * 8;
+    }
+    __device__ void next()
+    {
+        if (++stage == STAGES) {
+            stage = 0;
+            phase ^= 1;
+        }
+    }
+};
+
+/* Where things lie in shared memory: q and out of each consumer, the rings, barriers. */
+struct flash_room {
+    uint32_t q, out, k, v, bars;
+
+    __device__ explicit flash_room(const void *shared)
+    {
+        q = (rp_shared_at(shared) + TILE_ALIGN - 1) / TILE_ALIGN * TILE_ALIGN;
+        out = q + N_CONSUMERS * OWN_BYTES;
+        k = out + N_CONSUMERS * OWN_BYTES;
+        v = k + STAGES * PIECE_BYTES;
+        bars = v + STAGES * PIECE_BYTES;
+    }
+    __device__ flash_ring k_ring() const
+    {
+        return {k, bars};
+    }
+    __device__ flash_ring v_ring() const
+    {
+        return {v, bars + 2 * STAGES * 8};
+    }
+    __device__ uint32_t q_full(int which) const
+    {
+        return bars + (4 * STAGES + which) * 8;
+    }
+    __device__ uint32_t q_empty(int which) const
+    {
+        return bars + (4 * STAGES + N_CONSUMERS + which) * 8;
+    }
+};
+
+/* One thread; a sync must follow. */
+__device__ static void make_barriers(const flash_room &room)
+{
+    const int n_readers = N_CONSUMERS * WARPGROUP / RP_WARP;
+
+    for (int i = 0; i < STAGES; i++) {
+        rp_mbar_init(room.bars + i * 8, 1);
+        rp_mbar_init(room.bars + (STAGES + i) * 8, n_readers);
+        rp_mbar_init(room.bars + (2 * STAGES + i) * 8, 1);
+        rp_mbar_init(room.bars + (3 * STAGES + i) * 8, n_readers);
+    }
+    for (int i = 0; i < N_CONSUMERS; i++) {
+        rp_mbar_init(room.q_full(i), 1);
+        rp_mbar_init(room.q_empty(i), WARPGROUP / RP_WARP);
+    }
+    rp_mbar_init_done();
+}
+
+/* ---- loading ---- */
+
+/* The three sub-tiles of n_rows of a head. */
+__device__ static void load_head(uint32_t to, int sub_bytes, const CUtensorMap *map, int head,
+                                 int row, int n_rows, uint32_t full)
+{
+    rp_mbar_expect(full, n_rows * HEAD_DIM * 2);
+#pragma unroll
+    for (int i = 0; i < N_SUBS; i++) {
+        rp_tma_load(to + i * sub_bytes, map, head * HEAD_DIM + i * SUB_COLS, row, full);
+    }
+}
+
+__device__ static void load_piece(flash_ring &ring, const CUtensorMap *map, int head, int row,
+                                  int n_rows)
+{
+    rp_mbar_wait(ring.empty_bar(), ring.phase ^ 1);
+    load_head(ring.tile(), PIECE_SUB, map, head, row, n_rows, ring.full_bar());
+    ring.next();
+}
+
+/* Queries of one consumer, once it has read those of the tile before. */
+__device__ static void load_queries(const flash_room &room, const CUtensorMap *q,
+                                    const flash_tile &at, int which, uint32_t phase)
+{
+    rp_mbar_wait(room.q_empty(which), phase ^ 1);
+    load_head(room.q + which * OWN_BYTES, OWN_SUB, q, at.head, at.row + which * OWN_ROWS, OWN_ROWS,
+              room.q_full(which));
+}
+
+/* One thread. Each consumer's queries come just in time: with the piece that it begins with when
+ * the one before it has its scores. */
+__device__ static void load_q_and_k(const flash_room &room, const flash_job &job,
+                                    const CUtensorMap *q, const CUtensorMap *k)
+{
+    flash_ring ring = room.k_ring();
+    uint32_t phase = 0;
+
+    for (int tile = blockIdx.x; tile < job.n_tiles; tile += gridDim.x, phase ^= 1) {
+        const flash_tile at = tile_of(job, tile);
+        load_queries(room, q, at, 0, phase);
+        for (int i = 0; i < job.n_pieces; i++) {
+            load_piece(ring, k, at.kv_head, i * job.piece, job.piece);
+            if (i == 0) {
+                load_queries(room, q, at, 1, phase);
+                load_queries(room, q, at, 2, phase);
+            }
+        }
+    }
+}
+
+/* Another thread. */
+__device__ static void load_v(const flash_room &room, const flash_job &job, const CUtensorMap *v)
+{
+    flash_ring ring = room.v_ring();
+
+    for (int tile = blockIdx.x; tile < job.n_tiles; tile += gridDim.x) {
+        const flash_tile at = tile_of(job, tile);
+        for (int i = 0; i < job.n_pieces; i++) {
+            load_piece(ring, v, at.kv_head, i * job.piece, job.piece);
+        }
+    }
+}
+
+#endif
+
+#endif

@@ -1,0 +1,176 @@
+/*
+ * cuda_flash_rows.cuh - what cuda_flash.cuh does with sums in registers: the softmax as it goes,
+ * and outputs on their way to memory. Who has what of them: see rp_wgmma_bf16.
+ */
+#ifndef RP_CUDA_FLASH_ROWS_CUH
+#define RP_CUDA_FLASH_ROWS_CUH
+
+#include "tensor/cuda/cuda_flash_room.cuh"
+#include "tensor/cuda/cuda_narrow.cuh"
+
+#define LAG 8.0f
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+/* ---- softmax; a thread has parts of two rows, and three others of its quad have the rest ---- */
+
+struct flash_rows {
+    float top[2]; /* of c x */
+    float sum[2]; /* of this thread's powers */
+
+    __device__ flash_rows()
+    {
+        top[0] = top[1] = -INFINITY;
+        sum[0] = sum[1] = 0.0f;
+    }
+};
+
+__device__ static float power_of_two(float x)
+{
+    float y;
+
+    asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* Keys from n on are none. */
+template <int N> __device__ static void leave_out(float (&s)[N], int n)
+{
+    const int own = n - threadIdx.x % 4 * 2;
+
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        if (i / 4 * 8 + i % 2 >= own) {
+            s[i] = -INFINITY;
+        }
+    }
+}
+
+/* Have rows outgrown their tops? Then tops and sums have been moved, and outputs are to be
+ * multiplied by `by`. The same answer for a warp. */
+template <int N>
+__device__ static bool follow(const float (&s)[N], float c, flash_rows &rows, float (&by)[2])
+{
+    float most[2][2] = {{s[0], s[1]}, {s[2], s[3]}};
+
+#pragma unroll
+    for (int i = 4; i < N; i++) {
+        most[i / 2 % 2][i % 2] = fmaxf(most[i / 2 % 2][i % 2], s[i]);
+    }
+    const float own[2] = {fmaxf(most[0][0], most[0][1]) * c, fmaxf(most[1][0], most[1][1]) * c};
+    if (!__any_sync(RP_ALL, own[0] > rows.top[0] + LAG || own[1] > rows.top[1] + LAG)) {
+        return false;
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        float top = fmaxf(rows.top[i], own[i]);
+        top = fmaxf(top, __shfl_xor_sync(RP_ALL, top, 1));
+        top = fmaxf(top, __shfl_xor_sync(RP_ALL, top, 2));
+        by[i] = power_of_two(rows.top[i] - top); /* 0 the first time */
+        rows.top[i] = top;
+        rows.sum[i] *= by[i];
+    }
+    return true;
+}
+
+/* s -> powers, and their sums */
+template <int N> __device__ static void raise(float (&s)[N], float c, flash_rows &rows)
+{
+    float sum[2][2] = {};
+
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        s[i] = power_of_two(fmaf(s[i], c, -rows.top[i / 2 % 2]));
+        sum[i / 2 % 2][i % 2] += s[i];
+    }
+    rows.sum[0] += sum[0][0] + sum[0][1];
+    rows.sum[1] += sum[1][0] + sum[1][1];
+}
+
+__device__ static void multiply_rows(float (&o)[48], const float (&by)[2])
+{
+#pragma unroll
+    for (int i = 0; i < 48; i++) {
+        o[i] *= by[i / 2 % 2];
+    }
+}
+
+template <int N> __device__ static void round_powers(const float (&s)[2 * N], uint32_t (&p)[N])
+{
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        const __nv_bfloat162 two = __floats2bfloat162_rn(s[2 * i], s[2 * i + 1]);
+        p[i] = *reinterpret_cast<const uint32_t *>(&two);
+    }
+}
+
+/* ---- out ---- */
+
+/* Whole sums of both rows of a thread, in each of the quad. */
+__device__ static void divide_rows(const flash_rows &rows, float times, float (&o)[48])
+{
+    const float by[2] = {times / rp_lanes_sum(rows.sum[0], 4),
+                         times / rp_lanes_sum(rows.sum[1], 4)};
+
+    multiply_rows(o, by);
+}
+
+/* 64 rows, three sub-tiles. */
+struct flash_bf16 {
+    static constexpr bool NARROW = false;
+
+    __device__ static void put(uint32_t to, const float (&o)[48])
+    {
+        const int thread = threadIdx.x % WARPGROUP, lane = thread % RP_WARP;
+        const int swizzle = lane / 2 % 4; /* of the row that this lane gives the address of */
+        const uint32_t own = to + (thread / RP_WARP * 16 + lane % 16) * (SUB_COLS * 2);
+
+#pragma unroll
+        for (int j = 0; j < HEAD_DIM / 8; j += 2) { /* 16 columns, 8 of them by lanes 16 and up */
+            const int piece = (j % 4 + lane / 16) ^ swizzle;
+            uint32_t two[4]; /* upper row, lower row; the same of the next 8 columns */
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const __nv_bfloat162 pair =
+                    __floats2bfloat162_rn(o[4 * j + 2 * i], o[4 * j + 2 * i + 1]);
+                two[i] = *reinterpret_cast<const uint32_t *>(&pair);
+            }
+            rp_store_tiles(own + j / 4 * OWN_SUB + piece * 16, two[0], two[1], two[2], two[3]);
+        }
+    }
+    __device__ static void store(const CUtensorMap *out, const flash_tile &at, uint32_t from)
+    {
+#pragma unroll
+        for (int i = 0; i < N_SUBS; i++) {
+            rp_tma_store(out, at.head * HEAD_DIM + i * SUB_COLS, at.row, from + i * OWN_SUB);
+        }
+    }
+};
+
+/* 64 rows of 96 bytes. */
+struct flash_e4m3 {
+    static constexpr bool NARROW = true;
+
+    __device__ static void put(uint32_t to, const float (&o)[48])
+    {
+        const int thread = threadIdx.x % WARPGROUP, lane = thread % RP_WARP;
+        const uint32_t own = to + (thread / RP_WARP * 16 + lane / 4) * HEAD_DIM + lane % 4 * 2;
+
+#pragma unroll
+        for (int i = 0; i < 24; i++) { /* pairs: 8 rows down with every odd one */
+            const __nv_fp8x2_storage_t two = __nv_cvt_float2_to_fp8x2(
+                make_float2(o[2 * i], o[2 * i + 1]), __NV_SATFINITE, __NV_E4M3);
+            asm volatile("st.shared.u16 [%0], %1;\n" ::"r"(own + i / 2 * 8 + i % 2 * 8 * HEAD_DIM),
+                         "h"(two)
+                         : "memory");
+        }
+    }
+    __device__ static void store(const CUtensorMap *out, const flash_tile &at, uint32_t from)
+    {
+        rp_tma_store(out, at.head * HEAD_DIM, at.row, from);
+    }
+};
+
+#endif
+
+#endif

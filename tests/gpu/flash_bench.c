@@ -1,0 +1,312 @@
+/*
+ * flash_bench.c - what the attention of our own is worth: every way of it beside cuDNN's, at the
+ * image model's shapes (24 heads of 96 that share 8 of k and v; q, k and v are columns of one
+ * matrix), each alone (median of 50) and 2000 in a row, where power is the limit; then with its
+ * output in 8 bits, beside cuDNN's and the kernel that rounds it. Random numbers, the L2 cache as
+ * the run before leaves it.
+ *
+ *   flash_bench [n_q n_kv]     4224 4224, then 4096 4224 when left out
+ *
+ * Ends with 1 when a result is not cuDNN's or a way has other bits, 77 without a device that can.
+ */
+#include "tensor/cuda/cuda_sdpa.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { N_ALONE = 50, N_ROW = 2000, N_HEADS = 24, N_KV_HEADS = 8, HEAD_DIM = 96 };
+
+typedef struct {
+    rp_cuda *cuda;
+    float *qkv, *theirs, *ours; /* activations */
+    size_t n_out;
+    rp_sdpa_key key;
+    rp_cuda_sdpas *plan;
+    rp_cuda_flash job;
+    rp_cuda_flash_way way;
+    rp_cuda_narrow rows;
+} bench;
+
+typedef void (*bench_fn)(const bench *b);
+
+static void need(rp_status st)
+{
+    if (st != RP_OK) {
+        exit(1);
+    }
+}
+
+static void need_cuda(cudaError_t code)
+{
+    if (code != cudaSuccess) {
+        (void)fprintf(stderr, "%s\n", cudaGetErrorString(code));
+        exit(1);
+    }
+}
+
+static void run_theirs(const bench *b)
+{
+    void *pointers[SDPA_POINTERS] = {
+        [SDPA_Q] = (void *)(uintptr_t)b->job.q,
+        [SDPA_K] = (void *)(uintptr_t)b->job.k,
+        [SDPA_V] = (void *)(uintptr_t)b->job.v,
+        [SDPA_OUT] = rp_cuda_at(b->cuda, b->theirs).data,
+    };
+
+    need(rp_cuda_sdpa_run(b->cuda, b->plan, pointers));
+}
+
+static void run_theirs_rounded(const bench *b)
+{
+    const int k = N_HEADS * HEAD_DIM;
+
+    run_theirs(b);
+    rp_cuda_k_quantize_rows(b->cuda->stream, rp_cuda_at(b->cuda, b->theirs), b->job.n_q, k, k,
+                            b->rows);
+}
+
+static void run_ours(const bench *b)
+{
+    need_cuda(rp_cuda_k_flash(b->cuda->stream, &b->job, &b->way));
+}
+
+static float *new_act(const bench *b, size_t n, uint64_t seed)
+{
+    void *mem = NULL;
+
+    need(rp_cuda_alloc_act(b->cuda, n, "bench", &mem));
+    rp_cuda_k_fill(b->cuda->stream, rp_cuda_at(b->cuda, mem), n, seed, 1.0f);
+    return mem;
+}
+
+static void *new_bytes(const bench *b, size_t n)
+{
+    void *mem = NULL;
+
+    need(rp_cuda_alloc(b->cuda, n, "bench", &mem));
+    return mem;
+}
+
+static const void *column(const bench *b, int i)
+{
+    return (const char *)rp_cuda_at(b->cuda, b->qkv).data + (size_t)i * 2;
+}
+
+static void make_job(bench *b, int n_q, int n_kv)
+{
+    const int q_dim = N_HEADS * HEAD_DIM, kv_dim = N_KV_HEADS * HEAD_DIM;
+    const int row = q_dim + 2 * kv_dim, first = n_kv > n_q ? n_kv - n_q : 0;
+    const size_t n_rows = (size_t)(n_kv > n_q ? n_kv : n_q);
+
+    b->n_out = (size_t)n_q * (size_t)q_dim;
+    b->qkv = new_act(b, n_rows * (size_t)row, 1);
+    b->theirs = new_act(b, b->n_out, 2);
+    b->ours = new_act(b, b->n_out, 3);
+    b->job = (rp_cuda_flash){.n_q = n_q,
+                             .n_kv = n_kv,
+                             .n_heads = N_HEADS,
+                             .n_kv_heads = N_KV_HEADS,
+                             .head_dim = HEAD_DIM,
+                             .q_stride = row,
+                             .k_stride = row,
+                             .v_stride = row,
+                             .out_stride = q_dim,
+                             .scale = 1.0f / sqrtf((float)HEAD_DIM),
+                             .q = column(b, first * row),
+                             .k = column(b, q_dim),
+                             .v = column(b, q_dim + kv_dim),
+                             .out = rp_cuda_at(b->cuda, b->ours).data,
+                             .most = new_bytes(b, RP_CUDA_FLASH_PIECES * sizeof(float))};
+    b->rows = (rp_cuda_narrow){new_bytes(b, b->n_out), new_bytes(b, (size_t)n_q * sizeof(float))};
+    b->way = rp_cuda_flash_choose();
+}
+
+static void make_plan(bench *b)
+{
+    const rp_cuda_flash *const f = &b->job;
+
+    b->key = (rp_sdpa_key){.n_q = f->n_q,
+                           .n_kv = f->n_kv,
+                           .n_heads = f->n_heads,
+                           .n_kv_heads = f->n_kv_heads,
+                           .head_dim = f->head_dim,
+                           .q_stride = f->q_stride,
+                           .k_stride = f->k_stride,
+                           .v_stride = f->v_stride,
+                           .out_stride = f->out_stride,
+                           .scale = f->scale};
+    need(rp_cuda_sdpa_find(b->cuda, &b->key, &b->plan));
+}
+
+/* ---- time ---- */
+
+static int by_size(const void *a, const void *b)
+{
+    const float x = *(const float *)a, y = *(const float *)b;
+
+    return (x > y) - (x < y);
+}
+
+/* Milliseconds of n calls together. */
+static float time_of(const bench *b, bench_fn fn, int n)
+{
+    cudaEvent_t from, to;
+    float ms = 0;
+
+    need_cuda(cudaEventCreate(&from));
+    need_cuda(cudaEventCreate(&to));
+    need_cuda(cudaEventRecord(from, b->cuda->stream));
+    for (int i = 0; i < n; i++) {
+        fn(b);
+    }
+    need_cuda(cudaEventRecord(to, b->cuda->stream));
+    need_cuda(cudaEventSynchronize(to));
+    need_cuda(cudaEventElapsedTime(&ms, from, to));
+    (void)cudaEventDestroy(from);
+    (void)cudaEventDestroy(to);
+    return ms;
+}
+
+static void measure(const bench *b, bench_fn fn, const char *name)
+{
+    const double flop = 4.0 * b->job.n_q * b->job.n_kv * N_HEADS * HEAD_DIM;
+    float alone[N_ALONE];
+
+    (void)time_of(b, fn, 5);
+    for (int i = 0; i < N_ALONE; i++) {
+        alone[i] = time_of(b, fn, 1);
+    }
+    qsort(alone, N_ALONE, sizeof(alone[0]), by_size);
+    (void)time_of(b, fn, N_ROW / 4); /* until clock and temperature stay */
+    const double once = (double)alone[N_ALONE / 2];
+    const double row = (double)time_of(b, fn, N_ROW) / N_ROW;
+    printf("%-34s alone %7.4f ms %6.1f TFLOP/s   in a row %7.4f ms %6.1f TFLOP/s\n", name, once,
+           flop / once * 1e-9, row, flop / row * 1e-9);
+    (void)fflush(stdout);
+}
+
+/* ---- results ---- */
+
+static float *on_host(const bench *b, const float *x)
+{
+    float *host = malloc(b->n_out * sizeof(*host));
+
+    if (host == NULL) {
+        exit(1);
+    }
+    rp_cuda_get(b->cuda, host, x, b->n_out * sizeof(*host));
+    need(rp_backend_cuda.sync(b->cuda));
+    return host;
+}
+
+/* Both round to bf16, shares and outputs. */
+static bool like_theirs(const bench *b, const float *got)
+{
+    double most = 0, largest = 0, sum_sq = 0, diff_sq = 0;
+
+    float *want = on_host(b, b->theirs);
+    for (size_t i = 0; i < b->n_out; i++) {
+        const double w = (double)want[i], diff = fabs((double)got[i] - w);
+        most = diff > most || isnan(diff) ? diff : most;
+        largest = fmax(largest, fabs(w));
+        sum_sq += w * w;
+        diff_sq += diff * diff;
+    }
+    free(want);
+    const double relative = sqrt(diff_sq / sum_sq);
+    printf("    largest difference from cuDNN %.4g (largest value %.4g), relative L2 %.3g: %s\n",
+           most, largest, relative, relative < 1e-2 ? "same" : "WRONG");
+    return relative < 1e-2;
+}
+
+/* first: bits of the first way with this piece, kept for the others */
+static bool measure_way(bench *b, rp_cuda_flash_way way, float **first)
+{
+    char name[64];
+
+    b->way = way;
+    (void)snprintf(name, sizeof(name), "ours, %d keys%s%s", way.piece,
+                   way.overlap ? ", overlap" : "", way.ordered ? ", ordered" : "");
+    need_cuda(cudaMemsetAsync(b->job.out, 0xff, b->n_out * 2, b->cuda->stream));
+    measure(b, run_ours, name);
+    float *got = on_host(b, b->ours);
+    if (*first == NULL) {
+        *first = got;
+        return like_theirs(b, got);
+    }
+    const bool same = memcmp(*first, got, b->n_out * sizeof(*got)) == 0;
+    printf("    %s\n", same ? "same bits" : "OTHER BITS");
+    free(got);
+    return same;
+}
+
+static bool measure_ways(bench *b)
+{
+    static const int pieces[] = {96, 112, 128};
+    bool ok = true;
+
+    for (size_t i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
+        float *first = NULL;
+        for (int j = 0; j < (pieces[i] < 128 ? 4 : 2); j++) {
+            const rp_cuda_flash_way way = {
+                .piece = pieces[i], .overlap = j >= 2, .ordered = j % 2 == 1};
+            ok = measure_way(b, way, &first) && ok;
+        }
+        free(first);
+    }
+    b->way = rp_cuda_flash_choose();
+    printf("chosen: %d keys, overlap %d, ordered %d\n", b->way.piece, b->way.overlap,
+           b->way.ordered);
+    return ok;
+}
+
+static bool bench_shape(rp_cuda *cuda, int n_q, int n_kv, bool *ok)
+{
+    bench b = {.cuda = cuda};
+
+    make_job(&b, n_q, n_kv);
+    printf("%s, %d queries, %d keys, %d / %d heads of %d\n", cuda->name, n_q, n_kv, N_HEADS,
+           N_KV_HEADS, HEAD_DIM);
+    if (!rp_cuda_flash_can(&b.job, cuda->capability)) {
+        printf("SKIP: not this shape, build or device (compute capability %d)\n", cuda->capability);
+        return false;
+    }
+    make_plan(&b);
+    if (b.plan == NULL) {
+        printf("SKIP: cuDNN cannot do this shape\n");
+        return false;
+    }
+    measure(&b, run_theirs, "cuDNN");
+    *ok = measure_ways(&b) && *ok;
+    measure(&b, run_theirs_rounded, "cuDNN, and rounding of rows");
+    b.job.rows = b.rows;
+    measure(&b, run_ours, "ours, out in e4m3");
+    b.job.rows = (rp_cuda_narrow){NULL, NULL};
+    measure(&b, run_ours, "ours, again");
+    measure(&b, run_theirs, "cuDNN, again");
+    return true;
+}
+
+int main(int argc, char **argv)
+{
+    const rp_backend_params params = {.n_threads = 1, .precision = RP_PRECISION_BF16};
+    bool ok = true, done = false;
+    void *cuda = NULL;
+
+    if (rp_cuda_n_devices() == 0) {
+        printf("SKIP: %s\n", rp_cuda_why_not());
+        return 77;
+    }
+    need(rp_backend_cuda.open(&params, &cuda));
+    if (argc > 2) {
+        done = bench_shape(cuda, atoi(argv[1]), atoi(argv[2]), &ok);
+    } else {
+        done = bench_shape(cuda, 4224, 4224, &ok);
+        done = bench_shape(cuda, 4096, 4224, &ok) || done;
+    }
+    need(rp_backend_cuda.sync(cuda));
+    rp_backend_cuda.close(cuda);
+    return !done ? 77 : ok ? 0 : 1;
+}
