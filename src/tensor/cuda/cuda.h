@@ -12,7 +12,7 @@
  *   cuda_linear.c     products with weights
  *   cuda_narrow.c     activations as e4m3, for those products
  *   cuda_gated.c      a gated pair of products, in one kernel, two or three
- *   cuda_attention.c  attention (cuDNN, else products and a softmax)
+ *   cuda_attention.c  attention (a kernel of our own, cuDNN, else products and a softmax)
  *   cuda_sdpa.c       cuDNN's attention: graphs and plans
  *   cuda_conv.c       convolutions: pictures made ready, bias, addend
  *   cuda_conv_plan.c  convolutions: cuDNN

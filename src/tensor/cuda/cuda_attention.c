@@ -1,11 +1,14 @@
 /*
  * cuda_attention.c - softmax attention.
  *
- * Three ways:
- *   - cuDNN's fused attention for bf16 without a mask: what the image model does, step after step.
- *   - the same in e4m3 when only a product reads the output. q, k and v are rounded with a scale
- *     each. An output is a mean of rows of v, so their scale is its scale too, and it is written
- *     as the rows that the product takes.
+ * Four ways:
+ *   - a kernel of our own for bf16 without a mask (cuda_flash.cuh): what the image model does, step
+ *     after step, on compute capability 9.0. In precision fp8, when only a product reads the
+ * output, it is written as the rows in e4m3 that the product takes: an output is a mean of rows of
+ * v, so one scale does for all.
+ *   - cuDNN's fused attention for bf16 without a mask, where that kernel does not fit.
+ *   - the same in e4m3 (precision fp8-attention) when only a product reads the output. q, k and v
+ *     are rounded with a scale each; v's is the output's too.
  *   - matrix products and a softmax for all the rest (f32, masks, soft-capping, the wide head of an
  *     autoencoder): scores of a block of queries of all heads, cut so that they take little memory.
  *
@@ -25,14 +28,13 @@ static size_t round_up(size_t n, size_t to)
     return (n + to - 1) / to * to;
 }
 
-/* ---- cuDNN ---- */
-
 static bool is_bf16(rp_cuda_view view)
 {
     return view.dtype == RP_BF16 && (uintptr_t)view.data % 16 == 0;
 }
 
-/* Is it worth asking cuDNN? One query or one key is another kernel of it, without use here. */
+/* May it be one kernel, ours or cuDNN's? One query or one key is another kernel of cuDNN's, without
+ * use here. */
 static bool sdpa_fits(const rp_attention_shape *s, rp_cuda_view q, rp_cuda_view k, rp_cuda_view v,
                       rp_cuda_view out)
 {
@@ -41,6 +43,55 @@ static bool sdpa_fits(const rp_attention_shape *s, rp_cuda_view q, rp_cuda_view 
            s->head_dim % 8 == 0 && s->q_stride % 8 == 0 && s->k_stride % 8 == 0 &&
            s->v_stride % 8 == 0 && s->out_stride % 8 == 0;
 }
+
+/* ---- our own ---- */
+
+/* Of an output that is only read by a product in 8 bits. */
+static bool only_rows(const rp_cuda *cuda, const rp_attention_shape *s)
+{
+    return cuda->fp8 && s->feeds_linear && s->out_stride == s->n_heads * s->head_dim;
+}
+
+static rp_cuda_flash flash_of(const rp_attention_shape *s, rp_cuda_view q, rp_cuda_view k,
+                              rp_cuda_view v, rp_cuda_view out)
+{
+    return (rp_cuda_flash){.n_q = s->n_q,
+                           .n_kv = s->n_kv,
+                           .n_heads = s->n_heads,
+                           .n_kv_heads = s->n_kv_heads,
+                           .head_dim = s->head_dim,
+                           .q_stride = s->q_stride,
+                           .k_stride = s->k_stride,
+                           .v_stride = s->v_stride,
+                           .out_stride = s->out_stride,
+                           .scale = s->scale,
+                           .q = q.data,
+                           .k = k.data,
+                           .v = v.data,
+                           .out = out.data};
+}
+
+/* *done: false when it cannot do this shape. */
+static rp_status run_flash(rp_cuda *cuda, const rp_attention_shape *s, rp_cuda_flash *f,
+                           const float *out, bool *done)
+{
+    const rp_cuda_flash_way way = rp_cuda_flash_choose();
+
+    *done = rp_cuda_flash_can(f, cuda->capability);
+    if (!*done) {
+        return RP_OK;
+    }
+    if (only_rows(cuda, s)) {
+        RP_TRY(rp_cuda_narrow_room(cuda, s->n_q, s->out_stride, &f->rows));
+        RP_TRY(rp_cuda_scratch_grow(cuda, &cuda->heads, RP_CUDA_FLASH_PIECES * sizeof(float),
+                                    "the largest value of the attention"));
+        f->most = cuda->heads.data;
+        rp_cuda_narrow_only(cuda, out, s->n_q, s->out_stride);
+    }
+    return RP_CUDA(cuda, rp_cuda_k_flash(cuda->stream, f, &way));
+}
+
+/* ---- cuDNN ---- */
 
 static rp_sdpa_key key_of(const rp_attention_shape *s)
 {
@@ -315,6 +366,10 @@ void rp_cuda_attention(void *self, const rp_attention_shape *shape, const float 
     const bool fits = sdpa_fits(shape, p.q, p.k, p.v, p.out);
     if (fits && narrow_fits(cuda, shape)) {
         st = run_narrow(cuda, shape, p.q, p.k, p.v, out, &done);
+    }
+    if (st == RP_OK && !done && fits) {
+        rp_cuda_flash own = flash_of(shape, p.q, p.k, p.v, p.out);
+        st = run_flash(cuda, shape, &own, out, &done);
     }
     if (st == RP_OK && !done && fits) {
         st = run_sdpa(cuda, shape, p.q, p.k, p.v, p.out, &done);
