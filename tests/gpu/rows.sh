@@ -314,6 +314,8 @@ all_rows() {
     row "picture bf16 twice" again bf16
     row "ops fp8" fp8_ops
     row "attention fp8" program test_cuda_fp8_attention
+    row "own attention" program test_cuda_flash
+    row "own attention fp8" program test_cuda_flash_fp8
     row "gated pair" program test_cuda_gated
     row "gated products fp8" program test_cuda_gated_fp8
     row "norms that feed products, fp8" program test_cuda_feeds
@@ -342,6 +344,7 @@ all_rows() {
     row "memcheck of norms that feed products" sanitize memcheck "$build/bin/test_cuda_feeds"
     row "memcheck of attention fp8" sanitize memcheck "$build/bin/test_cuda_fp8_attention"
     row "memcheck of gated pair" sanitize memcheck "$build/bin/test_cuda_gated"
+    row "memcheck of own attention" sanitize memcheck "$build/bin/test_cuda_flash"
     for p in f32 bf16; do row "stopped and started again, $p" stopped $p; done
     row "trace of two ranks" traced
     row "4096x4096, bf16, in bands" large_in_bands

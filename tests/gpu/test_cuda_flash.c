@@ -1,0 +1,446 @@
+/*
+ * test_cuda_flash.c - the attention of our own (compute capability 9.0) against the CPU's: shapes
+ * that fit no tile, scores that grow and that dwarf each other, every way with the same bits, the
+ * output in 8 bits, what is not finite.
+ */
+#include "cuda_pair.h"
+#include "rp_e4m3.h"
+
+#include "tensor/cuda/cuda.h"
+
+enum { HEAD_DIM = 96 };
+
+/* How queries and keys are made. RANDOM: scores about normal(0, 1); GROWING: with the number of the
+ * key, to about 80; PEAKED: about normal(0, 16); BELOW: all about -60, so that a key too many would
+ * be the only one that counts; LAST: in some rows all depends on the last key. */
+typedef enum { RANDOM, GROWING, PEAKED, BELOW, LAST } flash_kind;
+
+typedef struct {
+    int n_q, n_kv, n_heads, n_kv_heads;
+    int gap; /* columns behind q, k and v, and behind out */
+    flash_kind kind;
+} flash_case;
+
+static const flash_case flash_cases[] = {
+    {1024, 512, 2, 1, 0, RANDOM},   {1025, 513, 3, 3, 8, RANDOM},   {1111, 777, 6, 2, 40, RANDOM},
+    {4096, 4224, 3, 1, 0, RANDOM},  {1200, 672, 24, 8, 0, RANDOM},  {1153, 1025, 1, 1, 16, RANDOM},
+    {1024, 1344, 2, 2, 8, GROWING}, {1111, 4001, 3, 1, 0, GROWING}, {1300, 777, 3, 1, 0, PEAKED},
+    {1025, 2000, 2, 2, 8, PEAKED},  {1024, 513, 3, 1, 0, BELOW},    {1100, 673, 2, 1, 24, BELOW},
+    {1100, 777, 3, 1, 0, LAST},     {1024, 769, 2, 2, 8, LAST},     {1217, 512, 2, 1, 0, LAST},
+};
+
+static const rp_cuda_flash_way ways[] = {
+    {96, false, false},  {96, false, true},  {96, true, false},  {96, true, true},
+    {112, false, false}, {112, false, true}, {112, true, false}, {112, true, true},
+    {128, false, false}, {128, false, true},
+};
+
+/* ---- one attention on both sides ---- */
+
+typedef struct {
+    flash_case c;
+    rp_attention_shape shape;
+    int q_dim, kv_dim;
+    size_t n_in, n_out;
+    pair_array qkv, out;
+    float *host; /* what qkv was made of */
+} flash_call;
+
+static float kept_by_bf16(float x)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &x, sizeof(bits));
+    bits &= 0xffff0000u;
+    memcpy(&x, &bits, sizeof(x));
+    return x;
+}
+
+static void change(float *x, int n, float times, float by)
+{
+    for (int i = 0; i < n; i++) {
+        x[i] = x[i] * times + by;
+    }
+}
+
+static void make_values(flash_call *g)
+{
+    const int stride = g->shape.q_stride;
+    const int n_rows = (int)(g->n_in / (size_t)stride);
+
+    g->host = malloc(g->n_in * sizeof(*g->host));
+    assert_non_null(g->host);
+    rpt_fill(g->host, g->n_in, 71);
+    for (int i = 0; i < n_rows; i++) {
+        float *const q = g->host + (size_t)i * (size_t)stride, *const k = q + g->q_dim;
+        const float way = (float)i / (float)g->c.n_kv;
+        if (g->c.kind == GROWING) {
+            change(q, g->q_dim, 0.5f, 1.0f);
+            change(k, g->kv_dim, 0.5f, 8.0f * way);
+        } else if (g->c.kind == PEAKED) {
+            change(q, g->q_dim, 4.0f, 0.0f);
+            change(k, g->kv_dim, 4.0f, 0.0f);
+        } else if (g->c.kind == BELOW) {
+            change(q, g->q_dim, 0.25f, 2.0f);
+            change(k, g->kv_dim, 0.25f, -3.0f);
+        } else if (g->c.kind == LAST && i % 7 == 5) {
+            change(q, g->q_dim, 0.0f, 3.0f);
+        }
+        if (g->c.kind == LAST && i == g->c.n_kv - 1) {
+            change(k, g->kv_dim, 0.0f, 3.0f);
+        }
+        if (i % 64 == 9) {
+            change(q, g->q_dim, 0.0f, 0.0f); /* all keys alike */
+        }
+    }
+    for (size_t i = 0; i < g->n_in; i++) {
+        g->host[i] = kept_by_bf16(g->host[i]);
+    }
+}
+
+static flash_call new_call(const flash_case *c)
+{
+    const int q_dim = c->n_heads * HEAD_DIM, kv_dim = c->n_kv_heads * HEAD_DIM;
+    const int row = q_dim + 2 * kv_dim + c->gap, out_row = q_dim + c->gap;
+    flash_call g = {.c = *c, .q_dim = q_dim, .kv_dim = kv_dim};
+
+    g.shape = (rp_attention_shape){.n_q = c->n_q,
+                                   .n_kv = c->n_kv,
+                                   .n_heads = c->n_heads,
+                                   .n_kv_heads = c->n_kv_heads,
+                                   .head_dim = HEAD_DIM,
+                                   .q_stride = row,
+                                   .k_stride = row,
+                                   .v_stride = row,
+                                   .out_stride = out_row,
+                                   .scale = 1.0f / sqrtf((float)HEAD_DIM)};
+    g.n_in = (size_t)(c->n_q > c->n_kv ? c->n_q : c->n_kv) * (size_t)row;
+    g.n_out = (size_t)c->n_q * (size_t)out_row;
+    make_values(&g);
+    g.qkv = pair_of(PAIR_ACT, g.n_in, g.host);
+    g.out = pair_random(PAIR_ACT, g.n_out, 72, 1.0f, 0); /* columns of the gap stay as they are */
+    return g;
+}
+
+static void drop_call(flash_call *g)
+{
+    pair_drop(&g->qkv);
+    pair_drop(&g->out);
+    free(g->host);
+}
+
+static void attend(const flash_call *g, int side)
+{
+    const rp_backend *b = &pair_on[side];
+    const float *const q = g->qkv.at[side], *const k = q + g->q_dim;
+
+    b->ops->attention(b->self, &g->shape, q, k, k + g->kv_dim, g->out.at[side]);
+}
+
+static rp_cuda_flash job_of(const flash_call *g)
+{
+    rp_cuda *cuda = pair_on[GPU].self;
+    const rp_attention_shape *s = &g->shape;
+    char *const q = rp_cuda_at(cuda, g->qkv.at[GPU]).data;
+
+    return (rp_cuda_flash){.n_q = s->n_q,
+                           .n_kv = s->n_kv,
+                           .n_heads = s->n_heads,
+                           .n_kv_heads = s->n_kv_heads,
+                           .head_dim = s->head_dim,
+                           .q_stride = s->q_stride,
+                           .k_stride = s->k_stride,
+                           .v_stride = s->v_stride,
+                           .out_stride = s->out_stride,
+                           .scale = s->scale,
+                           .q = q,
+                           .k = q + (size_t)g->q_dim * 2,
+                           .v = q + (size_t)(g->q_dim + g->kv_dim) * 2,
+                           .out = rp_cuda_at(cuda, g->out.at[GPU]).data};
+}
+
+static void launch(const rp_cuda_flash *job, const rp_cuda_flash_way *way)
+{
+    rp_cuda *cuda = pair_on[GPU].self;
+
+    assert_int_equal(rp_cuda_k_flash(cuda->stream, job, way), cudaSuccess);
+}
+
+static float *bits_of(const flash_call *g)
+{
+    float *x = malloc(g->n_out * sizeof(*x));
+
+    assert_non_null(x);
+    pair_get(g->out.at[GPU], x, g->n_out);
+    return x;
+}
+
+/* The bf16 mode whose arrays the kernel takes, in use from now on; skips where there is none. */
+static void use_act_or_skip(void)
+{
+    const pair_mode *mode = NULL;
+
+    for (int m = 0; m < pair_n_modes; m++) {
+        if (pair_modes[m].precision == RP_PRECISION_BF16 && pair_modes[m].in == PAIR_ACT &&
+            pair_modes[m].out == PAIR_ACT) {
+            mode = &pair_modes[m];
+        }
+    }
+    if (mode == NULL) {
+        skip();
+    }
+    pair_use(mode);
+    flash_call g = new_call(&flash_cases[0]);
+    const rp_cuda_flash job = job_of(&g);
+    const rp_cuda *cuda = pair_on[GPU].self;
+    const bool can = rp_cuda_flash_can(&job, cuda->capability);
+    drop_call(&g);
+    if (!can) {
+        print_message("not on this device: compute capability %d\n", cuda->capability);
+        skip();
+    }
+}
+
+/* ---- tests ---- */
+
+/* Every way is the CPU's attention, from the same start; of one piece, all have the same bits; the
+ * op has those of the way that is chosen. */
+static void every_way_of_a_case(const flash_case *c)
+{
+    const rp_cuda_flash_way chosen = rp_cuda_flash_choose();
+    flash_call g = new_call(c);
+    const rp_cuda_flash job = job_of(&g);
+    float *const start = bits_of(&g), *first = NULL;
+
+    attend(&g, CPU);
+    attend(&g, GPU);
+    float *const op = bits_of(&g);
+    for (size_t i = 0; i < COUNT(ways); i++) {
+        const rp_cuda_flash_way *w = &ways[i];
+        pair_say("%d x %d, heads %d / %d, kind %d, way %d %d %d", c->n_q, c->n_kv, c->n_heads,
+                 c->n_kv_heads, (int)c->kind, w->piece, w->overlap, w->ordered);
+        pair_ops->put(pair_on[GPU].self, g.out.at[GPU], start, g.n_out * sizeof(*start));
+        launch(&job, w);
+        if (i == 0 || w->piece != ways[i - 1].piece) {
+            free(first);
+            first = bits_of(&g);
+        }
+        (void)pair_check("attention", &g.out, PAIR_CLOSE);
+        float *bits = bits_of(&g);
+        assert_memory_equal(bits, first, g.n_out * sizeof(*bits));
+        if (w->piece == chosen.piece) {
+            assert_memory_equal(bits, op, g.n_out * sizeof(*bits));
+        }
+        free(bits);
+    }
+    (void)pair_check("the input of attention", &g.qkv, PAIR_EXACT);
+    free(first);
+    free(op);
+    free(start);
+    drop_call(&g);
+}
+
+static void attention_is_that_of_the_cpu(void **state)
+{
+    (void)state;
+    use_act_or_skip();
+    for (size_t i = 0; i < COUNT(flash_cases); i++) {
+        every_way_of_a_case(&flash_cases[i]);
+    }
+    pair_done();
+}
+
+static void every_run_gives_the_same_bits(void **state)
+{
+    (void)state;
+    enum { TIMES = 100 };
+    static const flash_case c = {2111, 1777, 24, 8, 0, PEAKED};
+
+    use_act_or_skip();
+    flash_call g = new_call(&c);
+    const rp_cuda_flash job = job_of(&g);
+    attend(&g, GPU);
+    float *const want = bits_of(&g);
+    for (size_t i = 0; i < COUNT(ways); i++) {
+        launch(&job, &ways[i]);
+        float *const first = bits_of(&g);
+        for (int j = 0; j < TIMES; j++) {
+            launch(&job, &ways[i]);
+            if (j % 10 == 9) {
+                float *const bits = bits_of(&g);
+                assert_memory_equal(bits, first, g.n_out * sizeof(*bits));
+                free(bits);
+            }
+        }
+        free(first);
+    }
+    attend(&g, GPU);
+    float *const again = bits_of(&g);
+    assert_memory_equal(again, want, g.n_out * sizeof(*again));
+    free(again);
+    free(want);
+    drop_call(&g);
+}
+
+/* ---- e4m3 ---- */
+
+/* The largest magnitude in v; a NaN is none. */
+static float largest(const flash_call *g)
+{
+    const size_t stride = (size_t)g->shape.v_stride;
+    float most = 0.0f;
+
+    for (size_t i = 0; i < (size_t)g->c.n_kv; i++) {
+        const float *const v = g->host + i * stride + g->q_dim + g->kv_dim;
+        for (int j = 0; j < g->kv_dim; j++) {
+            most = fmaxf(most, fabsf(v[j]));
+        }
+    }
+    return most;
+}
+
+/* Output in 8 bits, on the host; guards behind it are looked at. */
+typedef struct {
+    uint8_t *data;
+    float *scale;
+} host_rows;
+
+static host_rows run_narrow(const flash_call *g, const rp_cuda_flash_way *way)
+{
+    enum { GUARDS = 64, GUARD = 0x5a };
+    rp_cuda *cuda = pair_on[GPU].self;
+    const size_t n = (size_t)g->c.n_q * (size_t)g->q_dim, t = (size_t)g->c.n_q;
+    void *data = NULL, *scale = NULL, *most = NULL;
+    rp_cuda_flash job = job_of(g);
+    host_rows out = {malloc(n + GUARDS), malloc((t + GUARDS) * sizeof(float))};
+
+    assert_true(out.data != NULL && out.scale != NULL);
+    assert_int_equal(rp_cuda_malloc(cuda, n + GUARDS, "test", &data), RP_OK);
+    assert_int_equal(rp_cuda_malloc(cuda, (t + GUARDS) * sizeof(float), "test", &scale), RP_OK);
+    assert_int_equal(rp_cuda_malloc(cuda, RP_CUDA_FLASH_PIECES * sizeof(float), "test", &most),
+                     RP_OK);
+    assert_int_equal(cudaMemset(data, GUARD, n + GUARDS), cudaSuccess);
+    assert_int_equal(cudaMemset(scale, GUARD, (t + GUARDS) * sizeof(float)), cudaSuccess);
+    job.rows = (rp_cuda_narrow){data, scale};
+    job.most = most;
+    launch(&job, way);
+    assert_int_equal(cudaStreamSynchronize(cuda->stream), cudaSuccess);
+    assert_int_equal(cudaMemcpy(out.data, data, n + GUARDS, cudaMemcpyDeviceToHost), cudaSuccess);
+    assert_int_equal(
+        cudaMemcpy(out.scale, scale, (t + GUARDS) * sizeof(float), cudaMemcpyDeviceToHost),
+        cudaSuccess);
+    for (size_t i = 0; i < GUARDS; i++) {
+        assert_int_equal(out.data[n + i], GUARD);
+        assert_int_equal(((uint8_t *)(out.scale + t))[i], GUARD);
+    }
+    (void)cudaFree(data);
+    (void)cudaFree(scale);
+    (void)cudaFree(most);
+    return out;
+}
+
+static void drop_rows(host_rows *rows)
+{
+    free(rows->data);
+    free(rows->scale);
+}
+
+/* Off the exact output as much as its own rounding is. */
+static void check_narrow(const flash_call *g, const host_rows *rows)
+{
+    const size_t n = (size_t)g->c.n_q * (size_t)g->q_dim, width = (size_t)g->q_dim;
+    const float scale = largest(g) / 448.0f;
+    float *want = malloc(n * sizeof(*want)), *rounded = malloc(n * sizeof(*rounded));
+    float *got = malloc(n * sizeof(*got));
+
+    assert_true(want != NULL && rounded != NULL && got != NULL);
+    for (size_t i = 0; i < n; i++) {
+        const size_t row = i / width;
+        want[i] = g->out.at[CPU][row * (size_t)g->shape.out_stride + i % width];
+        rounded[i] = (float)rpt_e4m3_value(rpt_e4m3_of((double)(want[i] / scale))) * scale;
+        got[i] = (float)rpt_e4m3_value(rows->data[i]) * scale;
+    }
+    for (int i = 0; i < g->c.n_q; i++) {
+        assert_true(rows->scale[i] == scale);
+    }
+    const double error = rpt_rel_l2(got, want, n), own = rpt_rel_l2(rounded, want, n);
+    print_message("    %d x %d in e4m3: error %.4g, rounding alone %.4g, apart %.2g\n", g->c.n_q,
+                  g->c.n_kv, error, own, rpt_rel_l2(got, rounded, n));
+    assert_true(error <= 1.05 * own + 2e-3);
+    free(want);
+    free(rounded);
+    free(got);
+}
+
+static void rows_in_8_bits(void **state)
+{
+    (void)state;
+    static const flash_case cases[] = {{1111, 777, 6, 2, 40, RANDOM},
+                                       {2112, 4224, 3, 1, 0, RANDOM},
+                                       {1111, 2001, 3, 1, 0, GROWING},
+                                       {1300, 777, 24, 8, 0, PEAKED}};
+
+    use_act_or_skip();
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        flash_call g = new_call(&cases[i]);
+        const size_t n = (size_t)cases[i].n_q * (size_t)g.q_dim;
+        host_rows first = {NULL, NULL};
+        attend(&g, CPU);
+        for (size_t j = 0; j < COUNT(ways); j++) {
+            host_rows rows = run_narrow(&g, &ways[j]);
+            if (j == 0 || ways[j].piece != ways[j - 1].piece) {
+                drop_rows(&first);
+                first = rows;
+                check_narrow(&g, &rows);
+            } else {
+                assert_memory_equal(rows.data, first.data, n);
+                drop_rows(&rows);
+            }
+        }
+        drop_rows(&first);
+        drop_call(&g);
+    }
+}
+
+/* ---- what is not finite ---- */
+
+/* A NaN in v is in that column of all heads that share it, and nowhere else. */
+static void nan_stays_in_its_column(void **state)
+{
+    (void)state;
+    enum { COL = 100 }; /* of v: head 1, column 4; heads 3 to 5 of out */
+    static const flash_case c = {1100, 640, 6, 2, 0, RANDOM};
+    const rp_cuda_flash_way way = rp_cuda_flash_choose();
+
+    use_act_or_skip();
+    flash_call g = new_call(&c);
+    g.host[(size_t)17 * (size_t)g.shape.v_stride + (size_t)(g.q_dim + g.kv_dim + COL)] = NAN;
+    pair_ops->put(pair_on[GPU].self, g.qkv.at[GPU], g.host, g.n_in * sizeof(float));
+    attend(&g, GPU);
+    float *const wide = bits_of(&g);
+    host_rows rows = run_narrow(&g, &way);
+    for (size_t i = 0; i < g.n_out; i++) {
+        const int col = (int)(i % (size_t)g.q_dim);
+        const bool hit = col / HEAD_DIM >= 3 && col % HEAD_DIM == COL - HEAD_DIM;
+        assert_true(hit ? isnan(wide[i]) : isfinite(wide[i]));
+        assert_true(isnan(rpt_e4m3_value(rows.data[i])) == hit);
+    }
+    assert_true(rows.scale[0] == largest(&g) / 448.0f);
+    drop_rows(&rows);
+    free(wide);
+    drop_call(&g);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(attention_is_that_of_the_cpu),
+        cmocka_unit_test(every_run_gives_the_same_bits),
+        cmocka_unit_test(rows_in_8_bits),
+        cmocka_unit_test(nan_stays_in_its_column),
+    };
+    pair_open_or_skip();
+    const int n_failed = cmocka_run_group_tests_name("cuda_flash", tests, NULL, NULL);
+    pair_close();
+    return n_failed;
+}
