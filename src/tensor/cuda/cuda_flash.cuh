@@ -291,7 +291,7 @@ __device__ static void make_tiles(const flash_room &room, const flash_job &job, 
 
 #endif
 
-/* One block on a multiprocessor: 221 KiB of shared memory, 128 registers a thread at the start, of
+/* One block on a multiprocessor: 217 KiB of shared memory, 128 registers a thread at the start, of
  * which the loading warpgroup gives most to the others. */
 template <bool NARROW, int PIECE, bool OVERLAP, bool ORDERED>
 __global__ void __launch_bounds__(N_THREADS, 1)

@@ -160,8 +160,8 @@ __device__ static void load_queries(const flash_room &room, const CUtensorMap *q
               room.q_full(which));
 }
 
-/* One thread. Each consumer's queries come just in time: with the piece that it begins with when
- * the one before it has its scores. */
+/* One thread. Keys are asked for before the queries of the later consumers, so that the first one
+ * need not wait for those to be free. */
 __device__ static void load_q_and_k(const flash_room &room, const flash_job &job,
                                     const CUtensorMap *q, const CUtensorMap *k)
 {

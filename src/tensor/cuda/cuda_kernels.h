@@ -150,7 +150,8 @@ cudaError_t rp_cuda_k_gated(cudaStream_t stream, const rp_cuda_gated *g,
                             const rp_cuda_gated_way *way);
 /* ---- cuda_flash.cu: compute capability 9.0 ---- */
 /* softmax(scale q k^T) v, heads of 96 side by side in rows of bf16; n_heads / n_kv_heads of them
- * share a head of k and v. Scores, powers and sums in f32, shares rounded to bf16 for their product.
+ * share a head of k and v. Scores, powers and sums in f32, shares rounded to bf16 for their
+ * product.
  */
 typedef struct {
     int n_q, n_kv, n_heads, n_kv_heads, head_dim;
