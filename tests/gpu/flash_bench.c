@@ -25,7 +25,6 @@ typedef struct {
     rp_sdpa_key key;
     rp_cuda_sdpas *plan;
     rp_cuda_flash job;
-    rp_cuda_flash_way way;
     rp_cuda_narrow rows;
 } bench;
 
@@ -69,7 +68,7 @@ static void run_theirs_rounded(const bench *b)
 
 static void run_ours(const bench *b)
 {
-    need_cuda(rp_cuda_k_flash(b->cuda->stream, &b->job, &b->way));
+    need_cuda(rp_cuda_k_flash(b->cuda->stream, &b->job));
 }
 
 static float *new_act(const bench *b, size_t n, uint64_t seed)
@@ -120,7 +119,6 @@ static void make_job(bench *b, int n_q, int n_kv)
                              .out = rp_cuda_at(b->cuda, b->ours).data,
                              .most = new_bytes(b, RP_CUDA_FLASH_PIECES * sizeof(float))};
     b->rows = (rp_cuda_narrow){new_bytes(b, b->n_out), new_bytes(b, (size_t)n_q * sizeof(float))};
-    b->way = rp_cuda_flash_choose();
 }
 
 static void make_plan(bench *b)
@@ -221,47 +219,6 @@ static bool like_theirs(const bench *b, const float *got)
     return relative < 1e-2;
 }
 
-/* first: bits of the first way with this piece, kept for the others */
-static bool measure_way(bench *b, rp_cuda_flash_way way, float **first)
-{
-    char name[64];
-
-    b->way = way;
-    (void)snprintf(name, sizeof(name), "ours, %d keys%s%s", way.piece,
-                   way.overlap ? ", overlap" : "", way.ordered ? ", ordered" : "");
-    need_cuda(cudaMemsetAsync(b->job.out, 0xff, b->n_out * 2, b->cuda->stream));
-    measure(b, run_ours, name);
-    float *got = on_host(b, b->ours);
-    if (*first == NULL) {
-        *first = got;
-        return like_theirs(b, got);
-    }
-    const bool same = memcmp(*first, got, b->n_out * sizeof(*got)) == 0;
-    printf("    %s\n", same ? "same bits" : "OTHER BITS");
-    free(got);
-    return same;
-}
-
-static bool measure_ways(bench *b)
-{
-    static const int pieces[] = {96, 112, 128};
-    bool ok = true;
-
-    for (size_t i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
-        float *first = NULL;
-        for (int j = 0; j < (pieces[i] < 128 ? 4 : 2); j++) {
-            const rp_cuda_flash_way way = {
-                .piece = pieces[i], .overlap = j >= 2, .ordered = j % 2 == 1};
-            ok = measure_way(b, way, &first) && ok;
-        }
-        free(first);
-    }
-    b->way = rp_cuda_flash_choose();
-    printf("chosen: %d keys, overlap %d, ordered %d\n", b->way.piece, b->way.overlap,
-           b->way.ordered);
-    return ok;
-}
-
 static bool bench_shape(rp_cuda *cuda, int n_q, int n_kv, bool *ok)
 {
     bench b = {.cuda = cuda};
@@ -279,7 +236,11 @@ static bool bench_shape(rp_cuda *cuda, int n_q, int n_kv, bool *ok)
         return false;
     }
     measure(&b, run_theirs, "cuDNN");
-    *ok = measure_ways(&b) && *ok;
+    need_cuda(cudaMemsetAsync(b.job.out, 0xff, b.n_out * 2, cuda->stream));
+    measure(&b, run_ours, "ours");
+    float *const got = on_host(&b, b.ours);
+    *ok = like_theirs(&b, got) && *ok;
+    free(got);
     measure(&b, run_theirs_rounded, "cuDNN, and rounding of rows");
     b.job.rows = b.rows;
     measure(&b, run_ours, "ours, out in e4m3");

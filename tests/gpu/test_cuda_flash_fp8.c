@@ -154,7 +154,7 @@ static void rows_feed_the_product(void **state)
 {
     (void)state;
     static const flash_case cases[] = {
-        {1056, 1056, 24, 8}, {1111, 777, 6, 2}, {2112, 2112, 3, 1}, {1025, 513, 2, 2}};
+        {1200, 1056, 24, 8}, {1111, 777, 6, 2}, {2112, 2112, 3, 1}, {1025, 513, 2, 2}};
 
     skip_elsewhere();
     for (size_t i = 0; i < 2 * COUNT(cases); i++) {

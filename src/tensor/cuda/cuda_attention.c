@@ -4,8 +4,8 @@
  * Four ways:
  *   - a kernel of our own for bf16 without a mask (cuda_flash.cuh): what the image model does, step
  *     after step, on compute capability 9.0. In precision fp8, when only a product reads the
- * output, it is written as the rows in e4m3 that the product takes: an output is a mean of rows of
- * v, so one scale does for all.
+ *     output, it is written as the rows in e4m3 that the product takes: an output is a mean of
+ *     rows of v, so one scale does for all.
  *   - cuDNN's fused attention for bf16 without a mask, where that kernel does not fit.
  *   - the same in e4m3 (precision fp8-attention) when only a product reads the output. q, k and v
  *     are rounded with a scale each; v's is the output's too.
@@ -71,13 +71,11 @@ static rp_cuda_flash flash_of(const rp_attention_shape *s, rp_cuda_view q, rp_cu
                            .out = out.data};
 }
 
-/* *done: false when it cannot do this shape. */
+/* *done: false when it cannot, or should not, do this shape. */
 static rp_status run_flash(rp_cuda *cuda, const rp_attention_shape *s, rp_cuda_flash *f,
                            const float *out, bool *done)
 {
-    const rp_cuda_flash_way way = rp_cuda_flash_choose();
-
-    *done = rp_cuda_flash_can(f, cuda->capability);
+    *done = rp_cuda_flash_can(f, cuda->capability) && rp_cuda_flash_pays(f);
     if (!*done) {
         return RP_OK;
     }
@@ -88,7 +86,7 @@ static rp_status run_flash(rp_cuda *cuda, const rp_attention_shape *s, rp_cuda_f
         f->most = cuda->heads.data;
         rp_cuda_narrow_only(cuda, out, s->n_q, s->out_stride);
     }
-    return RP_CUDA(cuda, rp_cuda_k_flash(cuda->stream, f, &way));
+    return RP_CUDA(cuda, rp_cuda_k_flash(cuda->stream, f));
 }
 
 /* ---- cuDNN ---- */

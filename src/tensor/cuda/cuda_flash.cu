@@ -52,12 +52,12 @@ static rp_tensor_map heads_map(const void *data, int rows, int n_heads, int stri
             stride, box_rows, SUB_COLS, CU_TENSOR_MAP_SWIZZLE_64B};
 }
 
-static cudaError_t make_maps(const rp_cuda_flash *f, int piece, flash_maps *maps)
+static cudaError_t make_maps(const rp_cuda_flash *f, flash_maps *maps)
 {
     const int width = f->n_heads * HEAD_DIM;
     const rp_tensor_map q = heads_map(f->q, f->n_q, f->n_heads, f->q_stride, OWN_ROWS);
-    const rp_tensor_map k = heads_map(f->k, f->n_kv, f->n_kv_heads, f->k_stride, piece);
-    const rp_tensor_map v = heads_map(f->v, f->n_kv, f->n_kv_heads, f->v_stride, piece);
+    const rp_tensor_map k = heads_map(f->k, f->n_kv, f->n_kv_heads, f->k_stride, PIECE);
+    const rp_tensor_map v = heads_map(f->v, f->n_kv, f->n_kv_heads, f->v_stride, PIECE);
     const rp_tensor_map wide = heads_map(f->out, f->n_q, f->n_heads, f->out_stride, OWN_ROWS);
     const rp_tensor_map narrow = {f->rows.data, RP_F8_E4M3, f->n_q,   width,
                                   width,        OWN_ROWS,   HEAD_DIM, CU_TENSOR_MAP_SWIZZLE_NONE};
@@ -73,13 +73,12 @@ static cudaError_t make_maps(const rp_cuda_flash *f, int piece, flash_maps *maps
     return ok ? cudaSuccess : cudaErrorInvalidValue;
 }
 
-template <bool NARROW, int PIECE, bool OVERLAP, bool ORDERED>
+template <bool NARROW>
 static cudaError_t launch(cudaStream_t stream, const flash_maps &maps, const flash_job &job)
 {
     int device = 0, n_sms = 0;
-    const cudaError_t code =
-        cudaFuncSetAttribute(flash<NARROW, PIECE, OVERLAP, ORDERED>,
-                             cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES);
+    const cudaError_t code = cudaFuncSetAttribute(
+        flash<NARROW>, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES);
 
     if (code != cudaSuccess) {
         return code;
@@ -87,38 +86,8 @@ static cudaError_t launch(cudaStream_t stream, const flash_maps &maps, const fla
     (void)cudaGetDevice(&device);
     (void)cudaDeviceGetAttribute(&n_sms, cudaDevAttrMultiProcessorCount, device);
     const unsigned grid = (unsigned)(job.n_tiles < n_sms ? job.n_tiles : n_sms);
-    flash<NARROW, PIECE, OVERLAP, ORDERED>
-        <<<grid, N_THREADS, SHARED_BYTES, stream>>>(maps.q, maps.k, maps.v, maps.out, job);
+    flash<NARROW><<<grid, N_THREADS, SHARED_BYTES, stream>>>(maps.q, maps.k, maps.v, maps.out, job);
     return cudaPeekAtLastError();
-}
-
-template <bool NARROW, int PIECE, bool OVERLAP>
-static cudaError_t launch_order(cudaStream_t stream, const flash_maps &maps, const flash_job &job,
-                                bool ordered)
-{
-    return ordered ? launch<NARROW, PIECE, OVERLAP, true>(stream, maps, job)
-                   : launch<NARROW, PIECE, OVERLAP, false>(stream, maps, job);
-}
-
-/* With an overlap, registers do not suffice for pieces of 128. */
-template <bool NARROW>
-static cudaError_t launch_way(cudaStream_t stream, const flash_maps &maps, const flash_job &job,
-                              const rp_cuda_flash_way *way)
-{
-    switch (way->piece + (way->overlap ? 1 : 0)) {
-    case 96:
-        return launch_order<NARROW, 96, false>(stream, maps, job, way->ordered);
-    case 97:
-        return launch_order<NARROW, 96, true>(stream, maps, job, way->ordered);
-    case 112:
-        return launch_order<NARROW, 112, false>(stream, maps, job, way->ordered);
-    case 113:
-        return launch_order<NARROW, 112, true>(stream, maps, job, way->ordered);
-    case 128:
-        return launch_order<NARROW, 128, false>(stream, maps, job, way->ordered);
-    default:
-        return cudaErrorInvalidValue;
-    }
 }
 
 #if defined(RP_CUDA_SM90A)
@@ -152,19 +121,24 @@ bool rp_cuda_flash_can(const rp_cuda_flash *f, int capability)
 #endif
 }
 
-rp_cuda_flash_way rp_cuda_flash_choose(void)
+bool rp_cuda_flash_pays(const rp_cuda_flash *f)
 {
-    return {.piece = 112, .overlap = true, .ordered = true};
+    const size_t n_sms =
+        132; /* of an H100 or H200: bits must not depend on how many this one has */
+    const size_t n_blocks = rp_ceil_div((size_t)f->n_q, TILE_ROWS);
+    const size_t n_tiles = n_blocks * (size_t)f->n_heads;
+    const size_t rounds = rp_ceil_div(n_tiles, n_sms);
+
+    return rounds == 1 || n_tiles * 10 >= rounds * n_sms * 6;
 }
 
-static flash_job job_of(const rp_cuda_flash *f, int piece)
+static flash_job job_of(const rp_cuda_flash *f)
 {
     flash_job job = {};
 
     job.n_q = f->n_q;
-    job.piece = piece;
-    job.n_pieces = (int)rp_ceil_div((size_t)f->n_kv, (size_t)piece);
-    job.last = f->n_kv - (job.n_pieces - 1) * piece;
+    job.n_pieces = (int)rp_ceil_div((size_t)f->n_kv, PIECE);
+    job.last = f->n_kv - (job.n_pieces - 1) * PIECE;
     job.n_blocks = (int)rp_ceil_div((size_t)f->n_q, TILE_ROWS);
     job.n_tiles = job.n_blocks * f->n_heads;
     job.group = f->n_heads / f->n_kv_heads;
@@ -174,21 +148,20 @@ static flash_job job_of(const rp_cuda_flash *f, int piece)
     return job;
 }
 
-cudaError_t rp_cuda_k_flash(cudaStream_t stream, const rp_cuda_flash *f,
-                            const rp_cuda_flash_way *way)
+cudaError_t rp_cuda_k_flash(cudaStream_t stream, const rp_cuda_flash *f)
 {
-    const flash_job job = job_of(f, way->piece);
+    const flash_job job = job_of(f);
     flash_maps maps;
-    const cudaError_t code = make_maps(f, way->piece, &maps);
+    const cudaError_t code = make_maps(f, &maps);
 
     if (code != cudaSuccess) {
         return code;
     }
     if (!is_narrow(f)) {
-        return launch_way<false>(stream, maps, job, way);
+        return launch<false>(stream, maps, job);
     }
     largest<<<RP_CUDA_FLASH_PIECES, LARGEST_THREADS, 0, stream>>>(
         (const bf16 *)f->v, (unsigned)f->n_kv, (unsigned)(f->n_kv_heads * HEAD_DIM),
         (unsigned)f->v_stride, f->most);
-    return launch_way<true>(stream, maps, job, way);
+    return launch<true>(stream, maps, job);
 }

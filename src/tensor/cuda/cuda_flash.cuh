@@ -13,11 +13,8 @@
  * than LAG. So most pieces do without; powers are 2^LAG at most, and the division at the end has
  * the same top.
  *
- * While one warpgroup computes powers, tensor cores are for the others. Two things help:
- *   overlap   a warpgroup begins its scores of the next piece together with the product of its last
- *             powers with v, so that this one runs beside the softmax (registers: pieces of 112)
- *   ordered   warpgroups begin their products in turn, round and round
- * Neither changes a bit of the result.
+ * While one warpgroup computes powers, tensor cores are for the others: they begin their scores in
+ * turn, round and round, so that they do not all compute powers at once.
  *
  * An output is a mean of rows of v. So as e4m3 all rows have one scale, the largest magnitude of v
  * / 448, and numbers go there from f32.
@@ -40,7 +37,7 @@ __device__ static void release(uint32_t empty)
 }
 
 /* s = q k^T is on its way. */
-template <int N> __device__ static void begin_scores(uint64_t q, uint32_t k_tile, float (&s)[N])
+__device__ static void begin_scores(uint64_t q, uint32_t k_tile, float (&s)[64])
 {
     const uint64_t k = rp_wgmma_operand_64(k_tile, 16);
 
@@ -56,15 +53,14 @@ template <int N> __device__ static void begin_scores(uint64_t q, uint32_t k_tile
 }
 
 /* o += p v is on its way. */
-template <int N>
-__device__ static void begin_values(const uint32_t (&p)[N], uint32_t v_tile, float (&o)[48])
+__device__ static void begin_values(const uint32_t (&p)[32], uint32_t v_tile, float (&o)[48])
 {
     const uint64_t v = rp_wgmma_operand_64(v_tile, PIECE_SUB);
 
     rp_wgmma_pin_some(o);
     rp_wgmma_fence();
 #pragma unroll
-    for (int i = 0; i < N / 4; i++) { /* 16 rows of v are 1024 bytes */
+    for (int i = 0; i < PIECE / 16; i++) { /* 16 rows of v are 1024 bytes */
         rp_wgmma_values(o, p[4 * i], p[4 * i + 1], p[4 * i + 2], p[4 * i + 3], v + i * (1024 >> 4));
     }
     rp_wgmma_commit();
@@ -86,18 +82,14 @@ struct flash_user {
     }
 };
 
-template <bool ORDERED> __device__ static void take_turn(int which)
+__device__ static void take_turn(int which)
 {
-    if constexpr (ORDERED) {
-        rp_named_sync(BAR_TURN + which, 2 * WARPGROUP);
-    }
+    rp_named_sync(BAR_TURN + which, 2 * WARPGROUP);
 }
 
-template <bool ORDERED> __device__ static void pass_turn(int which)
+__device__ static void pass_turn(int which)
 {
-    if constexpr (ORDERED) {
-        rp_named_arrive(BAR_TURN + (which + 1) % N_CONSUMERS, 2 * WARPGROUP);
-    }
+    rp_named_arrive(BAR_TURN + (which + 1) % N_CONSUMERS, 2 * WARPGROUP);
 }
 
 /* Scores of a piece were made. */
@@ -116,19 +108,17 @@ __device__ static void end_values(flash_user &u)
     u.v.next();
 }
 
-template <int PIECE, bool ORDERED>
-__device__ static void attend_plain(const flash_job &job, flash_user &u, flash_rows &rows,
-                                    float (&o)[48])
+__device__ static void attend(const flash_job &job, flash_user &u, flash_rows &rows, float (&o)[48])
 {
-    float s[PIECE / 2], by[2];
-    uint32_t p[PIECE / 4];
+    float s[64], by[2];
+    uint32_t p[32];
 
     for (int i = 0; i < job.n_pieces; i++) {
         const bool last = i == job.n_pieces - 1;
         rp_mbar_wait(u.k.full_bar(), u.k.phase);
-        take_turn<ORDERED>(u.which);
+        take_turn(u.which);
         begin_scores(u.q, u.k.tile(), s);
-        pass_turn<ORDERED>(u.which);
+        pass_turn(u.which);
         rp_wgmma_wait<0>();
         rp_wgmma_pin_some(s);
         end_scores(u, last);
@@ -146,59 +136,6 @@ __device__ static void attend_plain(const flash_job &job, flash_user &u, flash_r
         rp_wgmma_pin_some(o);
         end_values(u);
     }
-}
-
-/* The product with v of a piece is made while powers of the next one are computed. */
-template <int PIECE, bool ORDERED>
-__device__ static void attend_overlapped(const flash_job &job, flash_user &u, flash_rows &rows,
-                                         float (&o)[48])
-{
-    float s[PIECE / 2], by[2];
-    uint32_t p[PIECE / 4];
-
-    rp_mbar_wait(u.k.full_bar(), u.k.phase);
-    take_turn<ORDERED>(u.which);
-    begin_scores(u.q, u.k.tile(), s);
-    pass_turn<ORDERED>(u.which);
-    rp_wgmma_wait<0>();
-    rp_wgmma_pin_some(s);
-    end_scores(u, false);
-    (void)follow(s, job.c, rows, by); /* nothing was summed up yet */
-    raise(s, job.c, rows);
-    round_powers(s, p);
-    rp_mbar_wait(u.k.full_bar(), u.k.phase);
-    for (int i = 1; i < job.n_pieces; i++) {
-        const bool last = i == job.n_pieces - 1;
-        rp_mbar_wait(u.v.full_bar(), u.v.phase);
-        take_turn<ORDERED>(u.which);
-        begin_scores(u.q, u.k.tile(), s);
-        begin_values(p, u.v.tile(), o);
-        pass_turn<ORDERED>(u.which);
-        rp_wgmma_wait<1>();
-        rp_wgmma_pin_some(s);
-        end_scores(u, last);
-        if (last && job.last < PIECE) {
-            leave_out(s, job.last);
-        }
-        const bool grew = follow(s, job.c, rows, by);
-        raise(s, job.c, rows);
-        rp_wgmma_pin_some(s);
-        if (!last) { /* waiting here keeps ptxas from moving the next wait before the powers */
-            rp_mbar_wait(u.k.full_bar(), u.k.phase);
-        }
-        rp_wgmma_wait<0>();
-        rp_wgmma_pin_some(o);
-        end_values(u);
-        if (grew) {
-            multiply_rows(o, by);
-        }
-        round_powers(s, p);
-    }
-    rp_mbar_wait(u.v.full_bar(), u.v.phase);
-    begin_values(p, u.v.tile(), o);
-    rp_wgmma_wait<0>();
-    rp_wgmma_pin_some(o);
-    end_values(u);
 }
 
 /* ---- out ---- */
@@ -250,7 +187,7 @@ __device__ static void finish(const CUtensorMap *out, const flash_tile &at, uint
 /* ---- a block ---- */
 
 /* A consumer. */
-template <typename Out, int PIECE, bool OVERLAP, bool ORDERED>
+template <typename Out>
 __device__ static void make_tiles(const flash_room &room, const flash_job &job, int which,
                                   const CUtensorMap *out)
 {
@@ -261,7 +198,7 @@ __device__ static void make_tiles(const flash_room &room, const flash_job &job, 
         times = rp_narrow_factor(largest_of(job.most), &scale);
     }
     if (which == N_CONSUMERS - 1) {
-        pass_turn<ORDERED>(which); /* the first one's */
+        pass_turn(which); /* the first one's */
     }
     for (int tile = blockIdx.x; tile < job.n_tiles; tile += gridDim.x) {
         flash_tile at = tile_of(job, tile);
@@ -269,11 +206,7 @@ __device__ static void make_tiles(const flash_room &room, const flash_job &job, 
         float o[48] = {};
         rp_mbar_wait(user.q_full, user.q_phase);
         user.q_phase ^= 1;
-        if constexpr (OVERLAP) {
-            attend_overlapped<PIECE, ORDERED>(job, user, rows, o);
-        } else {
-            attend_plain<PIECE, ORDERED>(job, user, rows, o);
-        }
+        attend(job, user, rows, o);
         at.row += which * OWN_ROWS;
         divide_rows(rows, times, o);
         finish<Out>(out, at, room.out + which * OWN_BYTES, which, o);
@@ -282,7 +215,7 @@ __device__ static void make_tiles(const flash_room &room, const flash_job &job, 
         }
     }
     if (which == 0) {
-        take_turn<ORDERED>(which); /* the one too many that the last one has passed on */
+        take_turn(which); /* the one too many that the last one has passed on */
     }
     if (threadIdx.x % WARPGROUP == 0) {
         rp_tma_store_wait_read();
@@ -293,7 +226,7 @@ __device__ static void make_tiles(const flash_room &room, const flash_job &job, 
 
 /* One block on a multiprocessor: 217 KiB of shared memory, 128 registers a thread at the start, of
  * which the loading warpgroup gives most to the others. */
-template <bool NARROW, int PIECE, bool OVERLAP, bool ORDERED>
+template <bool NARROW>
 __global__ void __launch_bounds__(N_THREADS, 1)
     flash(const __grid_constant__ CUtensorMap q, const __grid_constant__ CUtensorMap k,
           const __grid_constant__ CUtensorMap v, const __grid_constant__ CUtensorMap out,
@@ -322,7 +255,7 @@ __global__ void __launch_bounds__(N_THREADS, 1)
     } else {
         using out_type = std::conditional_t<NARROW, flash_e4m3, flash_bf16>;
         rp_more_registers<160>();
-        make_tiles<out_type, PIECE, OVERLAP, ORDERED>(room, job, warpgroup - 1, &out);
+        make_tiles<out_type>(room, job, warpgroup - 1, &out);
     }
 #endif
 }

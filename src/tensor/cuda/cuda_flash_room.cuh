@@ -16,11 +16,11 @@
 #define N_THREADS   ((N_CONSUMERS + 1) * WARPGROUP)
 #define OWN_ROWS    64 /* of a consumer */
 #define TILE_ROWS   (N_CONSUMERS * OWN_ROWS)
-#define MAX_PIECE   128 /* keys */
+#define PIECE       128 /* keys */
 #define STAGES      3   /* 2: 49 KiB less */
 #define OWN_SUB     (OWN_ROWS * SUB_COLS * 2)
 #define OWN_BYTES   (N_SUBS * OWN_SUB) /* of q; of out, where e4m3 takes half of it */
-#define PIECE_SUB   (MAX_PIECE * SUB_COLS * 2)
+#define PIECE_SUB   (PIECE * SUB_COLS * 2)
 #define PIECE_BYTES (N_SUBS * PIECE_SUB)
 #define TILE_ALIGN  1024
 #define N_BARRIERS  (4 * STAGES + 2 * N_CONSUMERS)
@@ -32,10 +32,10 @@ enum { BAR_STORE = 1, BAR_TURN = BAR_STORE + N_CONSUMERS };
 
 typedef struct {
     int n_q;
-    int piece, n_pieces, last; /* keys of a piece; pieces; keys of the last one */
-    int n_blocks;              /* of queries */
-    int n_tiles;               /* blocks times heads */
-    int group;                 /* heads that share a head of k and v */
+    int n_pieces, last; /* of keys; how many the last one has */
+    int n_blocks;       /* of queries */
+    int n_tiles;        /* blocks times heads */
+    int group;          /* heads that share a head of k and v */
     float c;
     const float *most; /* of e4m3: the largest of these is the largest magnitude of v */
     float *out_scale;  /* of e4m3, [n_q] */
@@ -132,22 +132,21 @@ __device__ static void make_barriers(const flash_room &room)
 
 /* ---- loading ---- */
 
-/* The three sub-tiles of n_rows of a head. */
+/* The three sub-tiles of a head's rows. */
 __device__ static void load_head(uint32_t to, int sub_bytes, const CUtensorMap *map, int head,
-                                 int row, int n_rows, uint32_t full)
+                                 int row, uint32_t full)
 {
-    rp_mbar_expect(full, n_rows * HEAD_DIM * 2);
+    rp_mbar_expect(full, N_SUBS * sub_bytes);
 #pragma unroll
     for (int i = 0; i < N_SUBS; i++) {
         rp_tma_load(to + i * sub_bytes, map, head * HEAD_DIM + i * SUB_COLS, row, full);
     }
 }
 
-__device__ static void load_piece(flash_ring &ring, const CUtensorMap *map, int head, int row,
-                                  int n_rows)
+__device__ static void load_piece(flash_ring &ring, const CUtensorMap *map, int head, int piece)
 {
     rp_mbar_wait(ring.empty_bar(), ring.phase ^ 1);
-    load_head(ring.tile(), PIECE_SUB, map, head, row, n_rows, ring.full_bar());
+    load_head(ring.tile(), PIECE_SUB, map, head, piece * PIECE, ring.full_bar());
     ring.next();
 }
 
@@ -156,7 +155,7 @@ __device__ static void load_queries(const flash_room &room, const CUtensorMap *q
                                     const flash_tile &at, int which, uint32_t phase)
 {
     rp_mbar_wait(room.q_empty(which), phase ^ 1);
-    load_head(room.q + which * OWN_BYTES, OWN_SUB, q, at.head, at.row + which * OWN_ROWS, OWN_ROWS,
+    load_head(room.q + which * OWN_BYTES, OWN_SUB, q, at.head, at.row + which * OWN_ROWS,
               room.q_full(which));
 }
 
@@ -172,7 +171,7 @@ __device__ static void load_q_and_k(const flash_room &room, const flash_job &job
         const flash_tile at = tile_of(job, tile);
         load_queries(room, q, at, 0, phase);
         for (int i = 0; i < job.n_pieces; i++) {
-            load_piece(ring, k, at.kv_head, i * job.piece, job.piece);
+            load_piece(ring, k, at.kv_head, i);
             if (i == 0) {
                 load_queries(room, q, at, 1, phase);
                 load_queries(room, q, at, 2, phase);
@@ -189,7 +188,7 @@ __device__ static void load_v(const flash_room &room, const flash_job &job, cons
     for (int tile = blockIdx.x; tile < job.n_tiles; tile += gridDim.x) {
         const flash_tile at = tile_of(job, tile);
         for (int i = 0; i < job.n_pieces; i++) {
-            load_piece(ring, v, at.kv_head, i * job.piece, job.piece);
+            load_piece(ring, v, at.kv_head, i);
         }
     }
 }

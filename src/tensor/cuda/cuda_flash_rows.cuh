@@ -34,12 +34,12 @@ __device__ static float power_of_two(float x)
 }
 
 /* Keys from n on are none. */
-template <int N> __device__ static void leave_out(float (&s)[N], int n)
+__device__ static void leave_out(float (&s)[64], int n)
 {
     const int own = n - threadIdx.x % 4 * 2;
 
 #pragma unroll
-    for (int i = 0; i < N; i++) {
+    for (int i = 0; i < 64; i++) {
         if (i / 4 * 8 + i % 2 >= own) {
             s[i] = -INFINITY;
         }
@@ -48,13 +48,12 @@ template <int N> __device__ static void leave_out(float (&s)[N], int n)
 
 /* Have rows outgrown their tops? Then tops and sums have been moved, and outputs are to be
  * multiplied by `by`. The same answer for a warp. */
-template <int N>
-__device__ static bool follow(const float (&s)[N], float c, flash_rows &rows, float (&by)[2])
+__device__ static bool follow(const float (&s)[64], float c, flash_rows &rows, float (&by)[2])
 {
     float most[2][2] = {{s[0], s[1]}, {s[2], s[3]}};
 
 #pragma unroll
-    for (int i = 4; i < N; i++) {
+    for (int i = 4; i < 64; i++) {
         most[i / 2 % 2][i % 2] = fmaxf(most[i / 2 % 2][i % 2], s[i]);
     }
     const float own[2] = {fmaxf(most[0][0], most[0][1]) * c, fmaxf(most[1][0], most[1][1]) * c};
@@ -74,12 +73,12 @@ __device__ static bool follow(const float (&s)[N], float c, flash_rows &rows, fl
 }
 
 /* s -> powers, and their sums */
-template <int N> __device__ static void raise(float (&s)[N], float c, flash_rows &rows)
+__device__ static void raise(float (&s)[64], float c, flash_rows &rows)
 {
     float sum[2][2] = {};
 
 #pragma unroll
-    for (int i = 0; i < N; i++) {
+    for (int i = 0; i < 64; i++) {
         s[i] = power_of_two(fmaf(s[i], c, -rows.top[i / 2 % 2]));
         sum[i / 2 % 2][i % 2] += s[i];
     }
@@ -95,10 +94,10 @@ __device__ static void multiply_rows(float (&o)[48], const float (&by)[2])
     }
 }
 
-template <int N> __device__ static void round_powers(const float (&s)[2 * N], uint32_t (&p)[N])
+__device__ static void round_powers(const float (&s)[64], uint32_t (&p)[32])
 {
 #pragma unroll
-    for (int i = 0; i < N; i++) {
+    for (int i = 0; i < 32; i++) {
         const __nv_bfloat162 two = __floats2bfloat162_rn(s[2 * i], s[2 * i + 1]);
         p[i] = *reinterpret_cast<const uint32_t *>(&two);
     }

@@ -43,25 +43,9 @@ template <int N> __device__ inline void rp_wgmma_pin_some(float (&d)[N])
     "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
 
 /*
- * d[64, n] = a[64, 16] b[n, 16]^T (+ d when ADD is 1), bf16 to f32, n 96, 112 or 128; k along the
- * rows of both. Who has what of d: see rp_wgmma_bf16.
+ * d[64, 128] = a[64, 16] b[128, 16]^T (+ d when ADD is 1), bf16 to f32; k along the rows of both.
+ * Who has what of d: see rp_wgmma_bf16.
  */
-template <int ADD> __device__ inline void rp_wgmma_scores(float (&d)[48], uint64_t a, uint64_t b)
-{
-    asm volatile("wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 {" RP_R48
-                 "}, %48, %49, %50, 1, 1, 0, 0;\n"
-                 : RP_D48
-                 : "l"(a), "l"(b), "n"(ADD));
-}
-
-template <int ADD> __device__ inline void rp_wgmma_scores(float (&d)[56], uint64_t a, uint64_t b)
-{
-    asm volatile("wgmma.mma_async.sync.aligned.m64n112k16.f32.bf16.bf16 {" RP_R48
-                 ", %48, %49, %50, %51, %52, %53, %54, %55}, %56, %57, %58, 1, 1, 0, 0;\n"
-                 : RP_D48, RP_D4(48), RP_D4(52)
-                 : "l"(a), "l"(b), "n"(ADD));
-}
-
 template <int ADD> __device__ inline void rp_wgmma_scores(float (&d)[64], uint64_t a, uint64_t b)
 {
     asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" RP_R48

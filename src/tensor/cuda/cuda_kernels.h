@@ -166,19 +166,13 @@ typedef struct {
 /* Fewer are better off with cuDNN. */
 #define RP_CUDA_FLASH_QUERIES 1024
 #define RP_CUDA_FLASH_KEYS    512
-/* How to go about it; of all this the bits depend on `piece` alone. */
-typedef struct {
-    int piece;    /* keys at a time: 96, 112 or, without overlap, 128 */
-    bool overlap; /* the product with v runs beside the softmax of the next keys */
-    bool ordered; /* the thirds of a block begin their products in turn */
-} rp_cuda_flash_way;
 /* Can this build and a device of this capability do it? Shapes: at least the above, strides
  * multiples of 8, scale positive, addresses of 16. */
 bool rp_cuda_flash_can(const rp_cuda_flash *f, int capability);
-rp_cuda_flash_way rp_cuda_flash_choose(void);
+/* By the shape alone: are most multiprocessors busy to the end? cuDNN's tiles are smaller. */
+bool rp_cuda_flash_pays(const rp_cuda_flash *f);
 /* Only what rp_cuda_flash_can. Allocates nothing, waits for nothing. */
-cudaError_t rp_cuda_k_flash(cudaStream_t stream, const rp_cuda_flash *f,
-                            const rp_cuda_flash_way *way);
+cudaError_t rp_cuda_k_flash(cudaStream_t stream, const rp_cuda_flash *f);
 /* ---- cuda_rope.cu ---- */
 void rp_cuda_k_head_norm_rope(cudaStream_t stream, const rp_rope_shape *shape, rp_cuda_view x,
                               const float *w_q, const float *w_k, const float *cos,
