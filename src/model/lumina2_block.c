@@ -55,7 +55,7 @@ static void block_feed_forward(rp_lumina2 *self, const rp_lumina2_block *block, 
     const rp_tensor *const out[] = {&block->w2};
 
     ops->gated_linear(self->backend.self, self->mem.normed.data, t, c->hidden, &block->w1,
-                      &block->w3, self->mem.gates.data, self->mem.inner.data);
+                      &block->w3, true, self->mem.gates.data, self->mem.inner.data);
     ops->linear(self->backend.self, self->mem.inner.data, t, c->ffn, c->ffn, out, 1, NULL,
                 self->mem.branch.data);
 }

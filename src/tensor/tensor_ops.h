@@ -215,9 +215,10 @@ typedef struct rp_backend_ops {
      * out[t, d] = silu(x[t, k] w_gate^T) * (x w_up^T), rows contiguous
      *   w_gate, w_up  weights [d, k]
      *   room          [t, 2 d], written or not as the backend likes; not x, not out
+     *   feeds_linear  as in rp_attention_shape: out may be left in a narrower form only
      */
     void (*gated_linear)(void *self, const float *x, int t, int k, const rp_tensor *w_gate,
-                         const rp_tensor *w_up, float *room, float *out);
+                         const rp_tensor *w_up, bool feeds_linear, float *room, float *out);
 
     /* out = softmax(scale * q k^T, masked) v, head by head; heads lie side by side in a row. */
     void (*attention)(void *self, const rp_attention_shape *shape, const float *q, const float *k,

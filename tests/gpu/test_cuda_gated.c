@@ -51,7 +51,7 @@ static void run(const gated_call *g, int side, float *out)
     const rp_backend *b = &pair_on[side];
 
     b->ops->gated_linear(b->self, g->x.at[side], g->c.t, g->c.k, &g->gate.at[side], &g->up.at[side],
-                         g->room.at[side], out);
+                         false, g->room.at[side], out);
 }
 
 static void gated_linear(void **state)

@@ -163,7 +163,7 @@ static void drop_call(gated_call *g)
 
 static void run(const gated_call *g)
 {
-    g_ops->gated_linear(g->self, g->x, g->c.t, g->c.k, &g->gate, &g->up, g->room, g->out);
+    g_ops->gated_linear(g->self, g->x, g->c.t, g->c.k, &g->gate, &g->up, false, g->room, g->out);
 }
 
 static void run_next(const gated_call *g)
@@ -230,7 +230,7 @@ static float *on_cpu(const gated_call *g)
     const rp_tensor gate = matrix(c->d, c->k, w_gate), up = matrix(c->d, c->k, w_up);
 
     assert_true(room != NULL && out != NULL);
-    g_cpu_ops->gated_linear(g_cpu, x, c->t, c->k, &gate, &up, room, out);
+    g_cpu_ops->gated_linear(g_cpu, x, c->t, c->k, &gate, &up, false, room, out);
     assert_int_equal(g_cpu_ops->sync(g_cpu), RP_OK);
     free(x);
     free(w_gate);

@@ -295,6 +295,7 @@ typedef struct {
     rp_dtype dtype;
     const float *x;
     rp_tensor gate, up;
+    bool feeds_linear;
 } gated_args;
 
 static void run_gated(void *self, const void *args, float *out)
@@ -302,7 +303,7 @@ static void run_gated(void *self, const void *args, float *out)
     const gated_args *a = args;
     float *room = new_floats(2 * (size_t)a->t * (size_t)a->d);
 
-    g_ops->gated_linear(self, a->x, a->t, a->k, &a->gate, &a->up, room, out);
+    g_ops->gated_linear(self, a->x, a->t, a->k, &a->gate, &a->up, a->feeds_linear, room, out);
     drop(room);
 }
 
@@ -321,7 +322,7 @@ static void gated_linear_is_silu_of_one_product_times_the_other(void **state)
     (void)state;
     gated_args cases[] = {{.t = 1, .k = 1, .d = 1, .dtype = RP_F32},
                           {.t = 3, .k = 7, .d = 5, .dtype = RP_F16},
-                          {.t = 97, .k = 64, .d = 130, .dtype = RP_BF16},
+                          {.t = 97, .k = 64, .d = 130, .dtype = RP_BF16, .feeds_linear = true},
                           {.t = 2, .k = 300, .d = 257, .dtype = RP_F32}};
 
     for (size_t i = 0; i < COUNT(cases); i++) {

@@ -105,7 +105,7 @@ void rp_cpu_embed(void *self, const rp_tensor *table, const int32_t *ids, int t,
 void rp_cpu_linear(void *self, const float *x, int t, int k, int x_stride,
                    const rp_tensor *const *w, int n_w, const rp_tensor *bias, float *out);
 void rp_cpu_gated_linear(void *self, const float *x, int t, int k, const rp_tensor *w_gate,
-                         const rp_tensor *w_up, float *room, float *out);
+                         const rp_tensor *w_up, bool feeds_linear, float *room, float *out);
 void rp_cpu_attention(void *self, const rp_attention_shape *shape, const float *q, const float *k,
                       const float *v, float *out);
 void rp_cpu_rms_norm(void *self, const float *x, int t, int d, const rp_tensor *w, float shift,

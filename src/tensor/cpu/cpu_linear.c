@@ -138,10 +138,11 @@ void rp_cpu_linear(void *self, const float *x, int t, int k, int x_stride,
 }
 
 void rp_cpu_gated_linear(void *self, const float *x, int t, int k, const rp_tensor *w_gate,
-                         const rp_tensor *w_up, float *room, float *out)
+                         const rp_tensor *w_up, bool feeds_linear, float *room, float *out)
 {
     const rp_tensor *const w[] = {w_gate, w_up};
 
+    (void)feeds_linear; /* there is no narrower form here */
     rp_cpu_linear(self, x, t, k, k, w, 2, NULL, room);
     rp_cpu_swiglu(self, room, t, (int)w_gate->dim[0], out);
 }

@@ -55,7 +55,8 @@ typedef struct {
 typedef struct {
     const float *x;
     int t, k;
-    bool only; /* they lie nowhere else: x itself was not written */
+    bool only;   /* they lie nowhere else: x itself was not written */
+    bool blocks; /* only, and in x's own memory instead (rp_cuda_blocks_at) */
 } rp_cuda_narrowed;
 
 typedef struct {
@@ -216,16 +217,25 @@ rp_status rp_cuda_narrow_reserve(rp_cuda *cuda, int t, int d);
 rp_status rp_cuda_narrow_room(rp_cuda *cuda, int t, int d, rp_cuda_narrow *out);
 /* They were, with their scales: the product that comes next takes them. */
 void rp_cuda_narrow_only(rp_cuda *cuda, const float *x, int t, int d);
-/* x[t, k] as e4m3: what the op before this one has left (`before`), or made now. */
+/* The same of rows in blocks, in x's own memory. */
+void rp_cuda_narrow_blocks(rp_cuda *cuda, const float *x, int t, int d);
+/* Has x been left so? */
+bool rp_cuda_narrow_is_blocks(const rp_cuda_narrowed *before, const float *x);
+/* x[t, k], which lies at `at`, as e4m3: what the op before this one has left (`before`), or made
+ * now. */
 rp_status rp_cuda_narrow_x(rp_cuda *cuda, const rp_cuda_narrowed *before, const float *x,
                            rp_cuda_view at, int t, int k, int x_stride, rp_cuda_narrow *out);
-/* x[t, k] multiplied out, for when `before` says that x has been left in e4m3 only. */
-rp_status rp_cuda_narrow_back(rp_cuda *cuda, const rp_cuda_narrowed *before, int t, int k,
-                              int x_stride, rp_cuda_view out);
+/* x[t, k], which lies at `at`, multiplied out, for when `before` says that it has been left in e4m3
+ * only. */
+rp_status rp_cuda_narrow_back(rp_cuda *cuda, const rp_cuda_narrowed *before, rp_cuda_view at, int t,
+                              int k, int x_stride, rp_cuda_view out);
+/* Fails for rows of another shape than was left: they would be read where nobody wrote. */
+rp_status rp_cuda_narrow_check(const rp_cuda *cuda, const rp_cuda_narrowed *before, int t, int k,
+                               int x_stride);
 
 /* ---- cuda_gated.c ---- */
 void rp_cuda_gated_linear(void *self, const float *x, int t, int k, const rp_tensor *w_gate,
-                          const rp_tensor *w_up, float *room, float *out);
+                          const rp_tensor *w_up, bool feeds_linear, float *room, float *out);
 
 /* ---- cuda_attention.c ---- */
 void rp_cuda_attention(void *self, const rp_attention_shape *shape, const float *q, const float *k,

@@ -1,6 +1,7 @@
 /*
  * cuda_gated.c - a gated pair of products: as one kernel (cuda_gated.cuh), of e4m3 with one more
- * that rounds what it gives for the next product, or as the ops that it stands for.
+ * that rounds what it gives for the next product, or as the ops that it stands for. Where only that
+ * product reads the result, the kernel of e4m3 writes it as e4m3 in blocks, and nothing else.
  *
  * Shapes, types, addresses and the device decide, so all ranks get the same bits; how large scratch
  * happens to be does not.
@@ -15,6 +16,7 @@ typedef struct {
     const float *x;
     int t, k, d;
     const rp_tensor *w_gate, *w_up;
+    bool feeds_linear;
     float *room, *out;
 } call;
 
@@ -80,10 +82,18 @@ static rp_status in_e4m3(rp_cuda *cuda, const call *c, bool *done)
         return RP_OK;
     }
     *done = true;
-    RP_TRY(rp_cuda_narrow_reserve(cuda, c->t, c->d));
+    if (!c->feeds_linear) {
+        RP_TRY(rp_cuda_narrow_reserve(cuda, c->t, c->d));
+    }
     RP_TRY(rp_cuda_narrow_x(cuda, &before, c->x, from, c->t, c->k, c->k, &x));
     g.x = x.data;
     g.x_scale = x.scale;
+    if (c->feeds_linear) {
+        g.block_scale = rp_cuda_blocks_at(to.data, c->t, c->d).scale;
+        RP_TRY(launch(cuda, &g));
+        rp_cuda_narrow_blocks(cuda, c->out, c->t, c->d);
+        return RP_OK;
+    }
     RP_TRY(launch(cuda, &g));
     const rp_cuda_narrow also = rp_cuda_narrow_for(cuda, to, c->t, c->d);
     rp_cuda_k_round_rows(cuda->stream, g.out, g.row_most, c->t, c->d, also);
@@ -92,9 +102,9 @@ static rp_status in_e4m3(rp_cuda *cuda, const call *c, bool *done)
 }
 
 void rp_cuda_gated_linear(void *self, const float *x, int t, int k, const rp_tensor *w_gate,
-                          const rp_tensor *w_up, float *room, float *out)
+                          const rp_tensor *w_up, bool feeds_linear, float *room, float *out)
 {
-    const call c = {x, t, k, (int)w_gate->dim[0], w_gate, w_up, room, out};
+    const call c = {x, t, k, (int)w_gate->dim[0], w_gate, w_up, feeds_linear, room, out};
     const rp_tensor *const w[] = {w_gate, w_up};
     rp_status st = RP_OK;
     bool done = false;

@@ -3,61 +3,20 @@
  */
 #include "tensor/cuda/cuda_gated.cuh"
 
-#include <cudaTypedefs.h>
-
-static size_t elem_bytes(rp_dtype dtype)
-{
-    return dtype == RP_F8_E4M3 ? gated_e4m3::ELEM_BYTES : gated_bf16::ELEM_BYTES;
-}
-
-/* The driver's function, found by the runtime: the program need not be linked with the driver. */
-static cudaError_t find_encode(PFN_cuTensorMapEncodeTiled_v12000 *out)
-{
-    cudaDriverEntryPointQueryResult result;
-    void *function = NULL;
-    const cudaError_t code = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function,
-                                                              12000, cudaEnableDefault, &result);
-
-    if (code != cudaSuccess) {
-        return code;
-    }
-    *out = (PFN_cuTensorMapEncodeTiled_v12000)function;
-    return function != NULL ? cudaSuccess : cudaErrorSymbolNotFound;
-}
-
-/* A matrix [rows, cols] of bf16 or e4m3, moved in boxes of box_rows x 128 bytes. */
-static bool encode(PFN_cuTensorMapEncodeTiled_v12000 fn, CUtensorMap *map, const void *data,
-                   rp_dtype dtype, int rows, int cols, int box_rows)
-{
-    const size_t size = elem_bytes(dtype);
-    const cuuint64_t dims[2] = {(cuuint64_t)cols, (cuuint64_t)rows};
-    const cuuint64_t strides[1] = {(cuuint64_t)cols * size};
-    const cuuint32_t box[2] = {(cuuint32_t)(K_BYTES / size), (cuuint32_t)box_rows};
-    const cuuint32_t steps[2] = {1, 1};
-    const CUtensorMapDataType type =
-        dtype == RP_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_UINT8;
-
-    return fn(map, type, 2, const_cast<void *>(data), dims, strides, box, steps,
-              CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-              CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-              CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
-}
-
 template <typename E>
 static cudaError_t launch(cudaStream_t stream, const rp_cuda_gated *g, const gated_job &job)
 {
     PFN_cuTensorMapEncodeTiled_v12000 fn = NULL;
     CUtensorMap x, w_gate, w_up, out;
-    int device = 0, n_sms = 0;
     cudaError_t code = find_encode(&fn);
 
     if (code != cudaSuccess) {
         return code;
     }
-    if (!encode(fn, &x, g->x, g->dtype, g->t, g->k, TILE_ROWS) ||
-        !encode(fn, &w_gate, g->w_gate, g->dtype, g->d, g->k, TILE_COLS) ||
-        !encode(fn, &w_up, g->w_up, g->dtype, g->d, g->k, TILE_COLS) ||
-        !encode(fn, &out, g->out, RP_BF16, g->t, g->d, STORE_ROWS)) {
+    if (!encode(fn, &x, g->x, g->dtype, g->t, g->k, g->k, TILE_ROWS) ||
+        !encode(fn, &w_gate, g->w_gate, g->dtype, g->d, g->k, g->k, TILE_COLS) ||
+        !encode(fn, &w_up, g->w_up, g->dtype, g->d, g->k, g->k, TILE_COLS) ||
+        !encode(fn, &out, g->out, E::BLOCKS ? RP_F8_E4M3 : RP_BF16, g->t, g->d, g->d, STORE_ROWS)) {
         return cudaErrorInvalidValue;
     }
     code =
@@ -65,11 +24,7 @@ static cudaError_t launch(cudaStream_t stream, const rp_cuda_gated *g, const gat
     if (code != cudaSuccess) {
         return code;
     }
-    (void)cudaGetDevice(&device);
-    (void)cudaDeviceGetAttribute(&n_sms, cudaDevAttrMultiProcessorCount, device);
-    const int n_tiles = job.n_rows * job.n_cols;
-    gated<E><<<(unsigned)(n_tiles < n_sms ? n_tiles : n_sms), N_THREADS, SHARED_BYTES, stream>>>(
-        x, w_gate, w_up, out, job);
+    gated<E><<<blocks_for(job.order), N_THREADS, SHARED_BYTES, stream>>>(x, w_gate, w_up, out, job);
     return cudaPeekAtLastError();
 }
 
@@ -83,7 +38,8 @@ static bool is_aligned(const rp_cuda_gated *g)
 
 static bool has_scales(const rp_cuda_gated *g)
 {
-    return g->gate_scale != NULL && g->up_scale != NULL && g->row_most != NULL;
+    return g->gate_scale != NULL && g->up_scale != NULL &&
+           (g->row_most != NULL || g->block_scale != NULL);
 }
 #endif
 
@@ -119,9 +75,9 @@ cudaError_t rp_cuda_k_gated(cudaStream_t stream, const rp_cuda_gated *g,
     gated_job job = {};
 
     job.n_k = n_k;
-    job.n_rows = (int)rp_ceil_div((size_t)g->t, TILE_ROWS);
-    job.n_cols = g->d / TILE_COLS;
-    job.group_rows = way->group_rows;
+    job.order.n_rows = (int)rp_ceil_div((size_t)g->t, TILE_ROWS);
+    job.order.n_cols = g->d / TILE_COLS;
+    job.order.group_rows = way->group_rows;
     /* With fewer pieces than the ring has, the first consumer could be a whole tile ahead. */
     job.lead = n_k >= STAGES ? way->lead : 0;
     if (g->dtype == RP_BF16) {
@@ -131,6 +87,10 @@ cudaError_t rp_cuda_k_gated(cudaStream_t stream, const rp_cuda_gated *g,
     job.x_scale = g->x_scale;
     job.gate_scale = g->gate_scale;
     job.up_scale = g->up_scale;
+    job.block_scale = g->block_scale;
+    if (g->block_scale != NULL) {
+        return launch<gated_blocks>(stream, g, job);
+    }
     job.row_most = (unsigned *)g->row_most;
     const cudaError_t code =
         cudaMemsetAsync(g->row_most, 0, (size_t)g->t * sizeof(*g->row_most), stream);

@@ -3,63 +3,48 @@
  * 9.0; x and weights in bf16, or in e4m3 with a scale for each row.
  *
  * Two products share x, and what they give is needed once, element by element: so it never leaves
- * the registers. A block makes tiles of 128 rows and 128 columns of out. Its sums are 128 x 256: of
- * the columns of w_gate first, then of the same columns of w_up, which lie one after the other in
- * shared memory as if they were one matrix. In wgmma's layout of sums, gate and up of an element
- * are then in one thread, 64 registers apart.
+ * the registers. A block makes tiles of 128 rows and 128 columns of out; how blocks, loading and
+ * storing work: cuda_tiles.cuh. Its sums are 128 x 256: of the columns of w_gate first, then of the
+ * same columns of w_up, which lie one after the other in shared memory as if they were one matrix.
+ * In wgmma's layout of sums, gate and up of an element are then in one thread, 64 registers apart.
  *
- * One warpgroup has one thread that loads (TMA, a ring of STAGES pieces of 128 bytes of k), two
- * others multiply, 64 rows each, and turn their sums into out (TMA again). Blocks stay, one on each
- * multiprocessor, and take tiles by their number: the next tile is loaded while one is finished.
- *
- * A piece may be loaded over when `empty` says that both have read it; it may be read when `full`
- * says that all of it is there.
- *
- * Of e4m3, sums are multiplied by the scales of their row and column first; and the largest
- * magnitude of each row of out is left in memory, so that its way to e4m3 takes one reading of it
- * (rp_cuda_k_round_rows). That is the largest of what tiles find, the same in any order.
+ * Of e4m3, sums are multiplied by the scales of their row and column first. Then out may be
+ *   - bf16, and the largest magnitude of each of its rows is left in memory, so that its way to
+ * e4m3 takes one reading of it (rp_cuda_k_round_rows). That is the largest of what tiles find, the
+ *     same in any order;
+ *   - e4m3 in blocks: a tile is as wide as what a scale is for, and a row of it is in 4 lanes.
  */
 #ifndef RP_CUDA_GATED_CUH
 #define RP_CUDA_GATED_CUH
 
-#include "tensor/cuda/cuda_device.cuh"
-#include "tensor/cuda/cuda_hopper.cuh"
+#include "tensor/cuda/cuda_narrow.cuh"
+#include "tensor/cuda/cuda_tiles.cuh"
 
-#define TILE_ROWS    128
 #define TILE_COLS    128
-#define K_BYTES      128 /* as wide as the swizzle */
 #define STAGES       4
-#define WARPGROUP    128
-#define N_CONSUMERS  2
-#define N_THREADS    ((N_CONSUMERS + 1) * WARPGROUP)
-#define STORE_ROWS   (TILE_ROWS / N_CONSUMERS)
-#define OUT_ELEM     2
-#define STORE_COLS   64 /* 128 bytes too */
 #define X_BYTES      (TILE_ROWS * K_BYTES)
 #define W_BYTES      (TILE_COLS * K_BYTES)
 #define STAGE_BYTES  (X_BYTES + 2 * W_BYTES)
-#define STORE_BYTES  (STORE_ROWS * STORE_COLS * OUT_ELEM)
-#define OUT_BYTES    (TILE_ROWS * TILE_COLS * OUT_ELEM)
-#define TILE_ALIGN   1024
+#define OUT_BYTES    (TILE_ROWS * TILE_COLS * 2)
 #define SHARED_BYTES (STAGES * STAGE_BYTES + OUT_BYTES + 2 * STAGES * 8 + TILE_ALIGN)
 
-/* Named barriers; 0 is __syncthreads. */
-enum { BAR_STORE = 1, BAR_LEAD = BAR_STORE + N_CONSUMERS };
+static_assert(TILE_COLS == RP_CUDA_BLOCK, "a row of a tile has one scale");
 
 typedef struct {
-    int n_k;            /* pieces of k */
-    int n_rows, n_cols; /* of tiles */
-    int group_rows;     /* how tiles are counted: column by column within so many rows of them */
-    int lead;           /* pieces that the first consumer is ahead of the second; 0: nobody cares */
-    int t;              /* rows of out */
+    int n_k; /* pieces of k */
+    tile_order order;
+    int lead; /* pieces that the first consumer is ahead of the second; 0: nobody cares */
+    int t;    /* rows of out */
     const float *x_scale, *gate_scale, *up_scale; /* of e4m3: of rows of x, of columns of out */
     unsigned *row_most; /* of e4m3: the bits of floats that are not negative */
+    float *block_scale; /* of blocks, [d / 128][rows of all tiles] */
 } gated_job;
 
-/* Types of x and weights; products of 32 bytes of k. */
+/* Types of x and weights; products of 32 bytes of k. BLOCKS: so is out. */
 struct gated_bf16 {
     static constexpr int ELEM_BYTES = 2;
     static constexpr bool SCALED = false;
+    static constexpr bool BLOCKS = false;
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     __device__ static void multiply(float (&sums)[128], uint64_t x, uint64_t w, int add)
     {
@@ -71,6 +56,7 @@ struct gated_bf16 {
 struct gated_e4m3 {
     static constexpr int ELEM_BYTES = 1;
     static constexpr bool SCALED = true;
+    static constexpr bool BLOCKS = false;
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     __device__ static void multiply(float (&sums)[128], uint64_t x, uint64_t w, int add)
     {
@@ -79,23 +65,11 @@ struct gated_e4m3 {
 #endif
 };
 
+struct gated_blocks : gated_e4m3 {
+    static constexpr bool BLOCKS = true;
+};
+
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-
-typedef struct {
-    int row, col; /* of its first element */
-} gated_tile;
-
-/* Neighbours share weights, and a group's rows of x stay in the L2 cache while weights go by. */
-__device__ static gated_tile tile_of(const gated_job &job, int tile)
-{
-    const int per_group = job.group_rows * job.n_cols;
-    const int group = tile / per_group;
-    const int first = group * job.group_rows;
-    const int rows = min(job.group_rows, job.n_rows - first);
-    const int i = tile - group * per_group;
-
-    return {(first + i % rows) * TILE_ROWS, i / rows * TILE_COLS};
-}
 
 /* Where things lie in shared memory. */
 struct gated_room {
@@ -110,20 +84,6 @@ struct gated_room {
     }
 };
 
-/* The ring as one of its users goes round: phases of its barriers alternate. */
-struct gated_ring {
-    int stage = 0;
-    uint32_t phase = 0;
-
-    __device__ void next()
-    {
-        if (++stage == STAGES) {
-            stage = 0;
-            phase ^= 1;
-        }
-    }
-};
-
 /* One thread of each block. */
 template <typename E>
 __device__ static void load_tiles(const gated_room &room, const gated_job &job,
@@ -131,10 +91,10 @@ __device__ static void load_tiles(const gated_room &room, const gated_job &job,
                                   const CUtensorMap *w_up)
 {
     constexpr int TILE_K = K_BYTES / E::ELEM_BYTES;
-    gated_ring ring;
+    tile_ring<STAGES> ring;
 
-    for (int tile = blockIdx.x; tile < job.n_rows * job.n_cols; tile += gridDim.x) {
-        const gated_tile at = tile_of(job, tile);
+    for (int tile = blockIdx.x; tile < job.order.n_rows * job.order.n_cols; tile += gridDim.x) {
+        const tile_place at = tile_of<TILE_COLS>(job.order, tile);
         for (int i = 0; i < job.n_k; i++, ring.next()) {
             const uint32_t full = room.full + ring.stage * 8;
             const uint32_t to = room.stages + ring.stage * STAGE_BYTES;
@@ -147,18 +107,10 @@ __device__ static void load_tiles(const gated_room &room, const gated_job &job,
     }
 }
 
-/* This warp has read the piece. */
-__device__ static void release(uint32_t empty, int lane)
-{
-    if (lane == 0) {
-        rp_mbar_arrive(empty);
-    }
-}
-
 /* sums[64, 256] = 64 rows of x times the tile's rows of both weights */
 template <typename E>
 __device__ static void multiply(const gated_room &room, const gated_job &job, int which, int lane,
-                                gated_ring &ring, float (&sums)[128])
+                                tile_ring<STAGES> &ring, float (&sums)[128])
 {
     uint32_t before = 0;
 
@@ -203,26 +155,12 @@ __device__ static float reciprocal(float x)
     return y;
 }
 
-/* silu(gate) * up of two neighbours, rounded; infinite powers end as zeros */
-__device__ static uint32_t gated_pair(const float *gate, const float *up)
+/* silu(gate) * up; infinite powers end as zeros */
+__device__ static float gated_one(float gate, float up)
 {
-    float y[2];
+    const float grown = power_of_two(-1.4426950408889634f * gate); /* e^-gate */
 
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        const float grown = power_of_two(-1.4426950408889634f * gate[i]); /* e^-gate */
-        y[i] = gate[i] * reciprocal(1.0f + grown) * up[i];
-    }
-    const __nv_bfloat162 two = __floats2bfloat162_rn(y[0], y[1]);
-    return *reinterpret_cast<const uint32_t *>(&two);
-}
-
-/* The rows of a thread, and where its columns begin: see rp_wgmma_bf16. */
-__device__ static gated_tile own_part(gated_tile at)
-{
-    const int thread = threadIdx.x % WARPGROUP, lane = thread % RP_WARP;
-
-    return {at.row + thread / RP_WARP * 16 + lane / 4, at.col + lane % 4 * 2};
+    return gate * reciprocal(1.0f + grown) * up;
 }
 
 __device__ static float row_scale(const gated_job &job, int row)
@@ -231,9 +169,9 @@ __device__ static float row_scale(const gated_job &job, int row)
 }
 
 /* Each sum times the scales of its row and column; at: of these 64 rows. */
-__device__ static void scale_sums(const gated_job &job, gated_tile at, float (&sums)[128])
+__device__ static void scale_sums(const gated_job &job, tile_place at, float (&sums)[128])
 {
-    const gated_tile own = own_part(at);
+    const tile_place own = own_part(at);
     const float upper = row_scale(job, own.row), lower = row_scale(job, own.row + 8);
 
 #pragma unroll
@@ -263,9 +201,9 @@ struct gated_most {
 };
 
 /* Of four lanes that share rows, one tells. */
-__device__ static void tell_most(const gated_job &job, gated_tile at, const gated_most &most)
+__device__ static void tell_most(const gated_job &job, tile_place at, const gated_most &most)
 {
-    const gated_tile own = own_part(at);
+    const tile_place own = own_part(at);
 
 #pragma unroll
     for (int i = 0; i < 2; i++) {
@@ -278,40 +216,82 @@ __device__ static void tell_most(const gated_job &job, gated_tile at, const gate
     }
 }
 
-/* 64 rows of out into this warpgroup's part of shared memory, 64 columns after the others. */
+/* 64 rows of out into this warpgroup's part of shared memory, as bf16. */
 template <typename E>
 __device__ static void put_tile(uint32_t to, const float (&sums)[128], gated_most &most)
 {
-    const int thread = threadIdx.x % WARPGROUP, lane = thread % RP_WARP;
-    const int swizzle = lane % 8; /* of the row that this lane gives the address of */
-    const uint32_t own = to + (thread / RP_WARP * 16 + lane % 16) * (STORE_COLS * OUT_ELEM);
+    tile_writer writer(to);
 
 #pragma unroll
-    for (int j = 0; j < TILE_COLS / 8; j += 2) { /* 16 columns, 8 of them by lanes 16 and up */
-        const int piece = (j % 8 + lane / 16) ^ swizzle;
-        uint32_t two[4]; /* upper row, lower row; the same of the next 8 columns */
+    for (int j = 0; j < TILE_COLS / 8; j += 2) { /* 16 columns */
+        uint32_t two[4];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            two[i] = gated_pair(sums + 4 * j + 2 * i, sums + 64 + 4 * j + 2 * i);
+            const float *const gate = sums + 4 * j + 2 * i, *const up = gate + 64;
+            two[i] = bf16_pair(gated_one(gate[0], up[0]), gated_one(gate[1], up[1]));
             if constexpr (E::SCALED) {
                 most.meet(i % 2, two[i]);
             }
         }
-        rp_store_tiles(own + j / 8 * STORE_BYTES + piece * 16, two[0], two[1], two[2], two[3]);
+        writer.put(j, two);
     }
 }
 
-/* Sums of 64 rows, which begin at `at`, to out. */
+/* What the upper and the lower row of a thread are multiplied by to become e4m3. Sums are results
+ * now, 64 of them; a NaN among them does not count. Of four lanes that share rows, one keeps the
+ * scales. */
+__device__ static void block_factors(const gated_job &job, tile_place at, const float (&sums)[128],
+                                     float (&by)[2])
+{
+    const size_t n_rows = (size_t)job.order.n_rows * TILE_ROWS;
+    const tile_place own = own_part(at);
+
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        float most = 0.0f, scale;
+#pragma unroll
+        for (int j = 0; j < TILE_COLS / 8; j++) {
+            most = fmaxf(most, fabsf(sums[4 * j + 2 * i]));
+            most = fmaxf(most, fabsf(sums[4 * j + 2 * i + 1]));
+        }
+        most = fmaxf(most, __shfl_xor_sync(RP_ALL, most, 1));
+        most = fmaxf(most, __shfl_xor_sync(RP_ALL, most, 2));
+        by[i] = rp_narrow_factor(most, &scale);
+        if (threadIdx.x % 4 == 0) {
+            job.block_scale[at.col / TILE_COLS * n_rows + own.row + 8 * i] = scale;
+        }
+    }
+}
+
+/* The same 64 rows as e4m3, 128 bytes each. A quad of lanes writes 8 bytes of its row at a time,
+ * the 8 of a warp write to 8 different pieces of 16: no two words in one bank. */
+__device__ static void put_blocks(uint32_t to, const float (&sums)[128], const float (&by)[2])
+{
+    const int thread = threadIdx.x % WARPGROUP, lane = thread % RP_WARP;
+    const int swizzle = lane / 4; /* of the upper row; 8 rows down it is the same */
+    const uint32_t own = to + (thread / RP_WARP * 16 + lane / 4) * 128 + lane % 4 * 2;
+
+#pragma unroll
+    for (int j = 0; j < TILE_COLS / 8; j++) {
+        const uint32_t at = own + ((j / 2) ^ swizzle) * 16 + j % 2 * 8;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const float2 two =
+                make_float2(sums[4 * j + 2 * i] * by[i], sums[4 * j + 2 * i + 1] * by[i]);
+            rp_store_shared(at + i * 8 * 128,
+                            __nv_cvt_float2_to_fp8x2(two, __NV_SATFINITE, __NV_E4M3));
+        }
+    }
+}
+
+/* Sums of 64 rows, which begin at `at`, to out in bf16. */
 template <typename E>
-__device__ static void finish(const gated_job &job, uint32_t to, const CUtensorMap *out,
-                              gated_tile at, int which, float (&sums)[128])
+__device__ static void finish_wide(const gated_job &job, uint32_t to, const CUtensorMap *out,
+                                   tile_place at, int which, const float (&sums)[128])
 {
     const bool stores = threadIdx.x % WARPGROUP == 0;
     gated_most most;
 
-    if constexpr (E::SCALED) {
-        scale_sums(job, at, sums);
-    }
     if (stores) {
         rp_tma_store_wait_read();
     }
@@ -329,6 +309,31 @@ __device__ static void finish(const gated_job &job, uint32_t to, const CUtensorM
     }
 }
 
+/* The same to out in blocks. */
+__device__ static void finish_blocks(const gated_job &job, uint32_t to, const CUtensorMap *out,
+                                     tile_place at, int which, float (&sums)[128])
+{
+    const bool stores = threadIdx.x % WARPGROUP == 0;
+    float by[2];
+
+#pragma unroll
+    for (int j = 0; j < 64; j++) {
+        sums[j] = gated_one(sums[j], sums[64 + j]);
+    }
+    block_factors(job, at, sums, by);
+    if (stores) {
+        rp_tma_store_wait_read();
+    }
+    rp_named_sync(BAR_STORE + which, WARPGROUP);
+    put_blocks(to, sums, by);
+    rp_fence_async();
+    rp_named_sync(BAR_STORE + which, WARPGROUP);
+    if (stores) {
+        rp_tma_store(out, at.col, at.row, to);
+        rp_tma_store_commit();
+    }
+}
+
 /* A warpgroup, `which` of the two. */
 template <typename E>
 __device__ static void make_tiles(const gated_room &room, const gated_job &job, int which,
@@ -336,31 +341,27 @@ __device__ static void make_tiles(const gated_room &room, const gated_job &job, 
 {
     const int lane = threadIdx.x % RP_WARP;
     const uint32_t to = room.out + which * (OUT_BYTES / N_CONSUMERS);
-    gated_ring ring;
+    tile_ring<STAGES> ring;
     float sums[128];
 
-    for (int tile = blockIdx.x; tile < job.n_rows * job.n_cols; tile += gridDim.x) {
-        gated_tile at = tile_of(job, tile);
+    for (int tile = blockIdx.x; tile < job.order.n_rows * job.order.n_cols; tile += gridDim.x) {
+        tile_place at = tile_of<TILE_COLS>(job.order, tile);
         if (which == 1 && job.lead > 0) {
             rp_named_sync(BAR_LEAD, N_CONSUMERS * WARPGROUP);
         }
         multiply<E>(room, job, which, lane, ring, sums);
         at.row += which * STORE_ROWS;
-        finish<E>(job, to, out, at, which, sums);
+        if constexpr (E::SCALED) {
+            scale_sums(job, at, sums);
+        }
+        if constexpr (E::BLOCKS) {
+            finish_blocks(job, to, out, at, which, sums);
+        } else {
+            finish_wide<E>(job, to, out, at, which, sums);
+        }
     }
     if (threadIdx.x % WARPGROUP == 0) {
         rp_tma_store_wait_read();
-    }
-}
-
-__device__ static void make_barriers(const gated_room &room)
-{
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < STAGES; i++) {
-            rp_mbar_init(room.full + i * 8, 1);
-            rp_mbar_init(room.empty + i * 8, N_CONSUMERS * WARPGROUP / RP_WARP);
-        }
-        rp_mbar_init_done();
     }
 }
 
@@ -379,7 +380,7 @@ __global__ void __launch_bounds__(N_THREADS, 1)
     const gated_room room(shared);
     const int warpgroup = __shfl_sync(RP_ALL, threadIdx.x / WARPGROUP, 0);
 
-    make_barriers(room);
+    make_barriers<STAGES>(room.full, room.empty);
     __syncthreads();
     if (warpgroup == 0) {
         rp_fewer_registers<40>();

@@ -144,6 +144,29 @@ __device__ inline void rp_store_tiles(uint32_t at, uint32_t a, uint32_t b, uint3
                  : "memory");
 }
 
+/* n_bytes as they lie; both addresses and n_bytes are multiples of 16. */
+__device__ inline void rp_bulk_load(uint32_t to, const void *from, int n_bytes, uint32_t bar)
+{
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1], %2, [%3];\n" ::"r"(to),
+                 "l"(from), "r"(n_bytes), "r"(bar)
+                 : "memory");
+}
+
+/* Two bytes to shared memory; a float from there. */
+__device__ inline void rp_store_shared(uint32_t at, uint16_t x)
+{
+    asm volatile("st.shared.u16 [%0], %1;\n" ::"r"(at), "h"(x) : "memory");
+}
+
+__device__ inline float rp_load_shared(uint32_t at)
+{
+    float x;
+
+    asm volatile("ld.shared.f32 %0, [%1];\n" : "=f"(x) : "r"(at) : "memory");
+    return x;
+}
+
 /* ---- wgmma ---- */
 
 /*

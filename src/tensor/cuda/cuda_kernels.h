@@ -130,6 +130,9 @@ typedef struct {
     void *out;
     const float *x_scale, *gate_scale, *up_scale; /* of e4m3: [t], [d], [d] */
     float *row_most; /* of e4m3, [t]: the largest magnitude in each row of out is left here */
+    /* NULL, or of e4m3: out is e4m3 in blocks, these are their scales, and row_most is not written.
+     */
+    float *block_scale;
 } rp_cuda_gated;
 /* Fewer rows are better off with cuBLASLt: its tiles may be smaller, so that there are enough of
  * them for all multiprocessors. */
@@ -148,6 +151,38 @@ rp_cuda_gated_way rp_cuda_gated_choose(const rp_cuda_gated *g);
 /* Only what rp_cuda_gated_can. Allocates nothing, waits for nothing. */
 cudaError_t rp_cuda_k_gated(cudaStream_t stream, const rp_cuda_gated *g,
                             const rp_cuda_gated_way *way);
+/* ---- cuda_blocks.cu: rows as e4m3 in blocks ---- */
+/* [t, k] with a scale for each 128 of a row, its largest magnitude there / 448. An rp_cuda_narrow
+ * then has scale [k / 128][rp_cuda_block_rows(t)], whatever in the last places. */
+#define RP_CUDA_BLOCK 128
+static inline size_t rp_cuda_block_rows(int t)
+{
+    return ((size_t)t + 127) / 128 * 128;
+}
+/* Where they lie in memory that has room for [t, k] of bf16 (t 8 or more): e4m3, then scales. */
+rp_cuda_narrow rp_cuda_blocks_at(void *memory, int t, int k);
+/* d[m, n] = a[m, k] w[n, k]^T, times w_scale[n]; w e4m3 and contiguous, d bf16 with rows ldd
+ * elements apart. Products of 128 of k, times their scales in a, are summed in f32. */
+typedef struct {
+    rp_cuda_narrow a; /* in blocks */
+    const void *w;
+    const float *w_scale;
+    int m, n, k, ldd;
+    void *d;
+} rp_cuda_down;
+/* Can this build and a device of this capability do it? Shapes: m at least RP_CUDA_GATED_ROWS, n
+ * and ldd multiples of 8, k of 128, addresses of 16 (w_scale: of 8). */
+bool rp_cuda_down_can(const rp_cuda_down *g, int capability);
+/* By the shape alone. */
+rp_cuda_gated_way rp_cuda_down_choose(const rp_cuda_down *g);
+/* Only what rp_cuda_down_can. Allocates nothing, waits for nothing. Tiles have 192 columns. */
+cudaError_t rp_cuda_k_down(cudaStream_t stream, const rp_cuda_down *g,
+                           const rp_cuda_gated_way *way);
+/* What blocks stand for; and that as rows with a scale each, rounded once more. */
+void rp_cuda_k_dequantize_blocks(cudaStream_t stream, rp_cuda_narrow in, int t, int k,
+                                 rp_cuda_view out);
+void rp_cuda_k_blocks_to_rows(cudaStream_t stream, rp_cuda_narrow in, int t, int k,
+                              rp_cuda_narrow out);
 /* ---- cuda_flash.cu: compute capability 9.0 ---- */
 /* softmax(scale q k^T) v, heads of 96 side by side in rows of bf16; n_heads / n_kv_heads of them
  * share a head of k and v. Scores, powers and sums in f32, shares rounded to bf16 for their

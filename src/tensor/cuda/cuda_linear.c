@@ -2,7 +2,8 @@
  * cuda_linear.c - products of activations with weights: which product, of what, to where.
  *
  * Weights that lie one after the other are multiplied as one. Activations are taken as they are,
- * or made what the weights are: bf16 (or f32), or e4m3.
+ * or made what the weights are: bf16 (or f32), or e4m3. Those that a gated pair has left in blocks
+ * go into a kernel of our own (cuda_blocks.cuh) if it can take the weights.
  */
 #include "tensor/cuda/cuda.h"
 
@@ -47,7 +48,8 @@ static rp_status as_wide(rp_cuda *cuda, input *in, rp_dtype dtype, rp_cuda_gemm_
                                     "product inputs"));
         in->cast = (rp_cuda_view){cuda->cast.data, dtype};
         if (only) {
-            RP_TRY(rp_cuda_narrow_back(cuda, &in->before, in->t, in->k, in->stride, in->cast));
+            RP_TRY(rp_cuda_narrow_back(cuda, &in->before, in->given, in->t, in->k, in->stride,
+                                       in->cast));
         } else {
             rp_cuda_k_convert_rows(cuda->stream, in->given, in->t, in->k, in->stride, in->cast);
         }
@@ -95,19 +97,48 @@ static rp_status product(rp_cuda *cuda, const rp_cuda_gemm_shape *shape, rp_cuda
                                            cudaMemcpyDeviceToDevice, cuda->stream));
 }
 
+/* Of x in blocks. done: it took the job. */
+static rp_status from_blocks(rp_cuda *cuda, const rp_cuda_gemm_shape *shape, const input *in,
+                             const rp_tensor *w, rp_cuda_view out, bool *done)
+{
+    if (!rp_cuda_narrow_is_blocks(&in->before, in->address) || w->dtype != RP_F8_E4M3 ||
+        out.dtype != RP_BF16) {
+        return RP_OK;
+    }
+    RP_TRY(rp_cuda_narrow_check(cuda, &in->before, in->t, in->k, in->stride));
+    const rp_cuda_down job = {.a = rp_cuda_blocks_at(in->given.data, in->t, in->k),
+                              .w = w->data,
+                              .w_scale = w->scale,
+                              .m = shape->m,
+                              .n = shape->n,
+                              .k = shape->k,
+                              .ldd = shape->ldd,
+                              .d = out.data};
+    if (!rp_cuda_down_can(&job, cuda->capability)) {
+        return RP_OK;
+    }
+    *done = true;
+    const rp_cuda_gated_way way = rp_cuda_down_choose(&job);
+    return RP_CUDA(cuda, rp_cuda_k_down(cuda->stream, &job, &way));
+}
+
 /* Weights that lie one after the other are one matrix; the others take a product each. */
 static rp_status products(rp_cuda *cuda, rp_cuda_gemm_shape *shape, input *in,
                           const rp_tensor *const *w, int n_w, rp_cuda_view out)
 {
     for (int i = 0; i < n_w;) {
         const rp_tensor *const first = w[i];
-        rp_cuda_view x;
+        bool done = false;
         shape->n = 0;
         do {
             shape->n += (int)w[i++]->dim[0];
         } while (i < n_w && follows(cuda, w[i - 1], w[i]));
-        RP_TRY(match(cuda, in, first, shape, &x));
-        RP_TRY(product(cuda, shape, x, rp_cuda_weight_view(first), out));
+        RP_TRY(from_blocks(cuda, shape, in, first, out, &done));
+        if (!done) {
+            rp_cuda_view x;
+            RP_TRY(match(cuda, in, first, shape, &x));
+            RP_TRY(product(cuda, shape, x, rp_cuda_weight_view(first), out));
+        }
         out.data = (char *)out.data + (size_t)shape->n * rp_dtype_bytes(out.dtype);
     }
     return RP_OK;

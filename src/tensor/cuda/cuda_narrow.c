@@ -5,7 +5,8 @@
  * straight into a product (norms, gated units) write the same bytes there on their way, which
  * saves that kernel; cuda->narrowed says whose they are. It holds only until another op asks for
  * an address, so rows that were changed in between are never taken. Where the caller has allowed it
- * (feeds_linear), norms and attention in e4m3 write their rows there and nowhere else.
+ * (feeds_linear), norms and attention write their rows there and nowhere else. So does a gated pair
+ * of products, but with a scale for each 128 of a row, and where its output would lie in bf16.
  */
 #include "tensor/cuda/cuda.h"
 
@@ -80,9 +81,18 @@ void rp_cuda_narrow_only(rp_cuda *cuda, const float *x, int t, int d)
     cuda->narrowed = (rp_cuda_narrowed){.x = x, .t = t, .k = d, .only = true};
 }
 
-/* Rows of another shape than was left would be read where nobody wrote. */
-static rp_status check_only(const rp_cuda *cuda, const rp_cuda_narrowed *before, int t, int k,
-                            int x_stride)
+void rp_cuda_narrow_blocks(rp_cuda *cuda, const float *x, int t, int d)
+{
+    cuda->narrowed = (rp_cuda_narrowed){.x = x, .t = t, .k = d, .only = true, .blocks = true};
+}
+
+bool rp_cuda_narrow_is_blocks(const rp_cuda_narrowed *before, const float *x)
+{
+    return before->blocks && before->t > 0 && before->x == x;
+}
+
+rp_status rp_cuda_narrow_check(const rp_cuda *cuda, const rp_cuda_narrowed *before, int t, int k,
+                               int x_stride)
 {
     if (before->t == t && before->k == k && x_stride == k) {
         return RP_OK;
@@ -96,22 +106,32 @@ static rp_status check_only(const rp_cuda *cuda, const rp_cuda_narrowed *before,
 rp_status rp_cuda_narrow_x(rp_cuda *cuda, const rp_cuda_narrowed *before, const float *x,
                            rp_cuda_view at, int t, int k, int x_stride, rp_cuda_narrow *out)
 {
-    if (before->t == t && before->k == k && x_stride == k && before->x == x) {
+    const bool blocks = rp_cuda_narrow_is_blocks(before, x);
+
+    if (before->t == t && before->k == k && x_stride == k && before->x == x && !blocks) {
         *out = rows_in(&cuda->narrow, t);
         return RP_OK;
     }
     if (before->only && before->t > 0 && before->x == x) {
-        RP_TRY(check_only(cuda, before, t, k, x_stride));
+        RP_TRY(rp_cuda_narrow_check(cuda, before, t, k, x_stride));
     }
     RP_TRY(rp_cuda_narrow_room(cuda, t, k, out));
+    if (blocks) {
+        rp_cuda_k_blocks_to_rows(cuda->stream, rp_cuda_blocks_at(at.data, t, k), t, k, *out);
+        return RP_OK;
+    }
     rp_cuda_k_quantize_rows(cuda->stream, at, t, k, x_stride, *out);
     return RP_OK;
 }
 
-rp_status rp_cuda_narrow_back(rp_cuda *cuda, const rp_cuda_narrowed *before, int t, int k,
-                              int x_stride, rp_cuda_view out)
+rp_status rp_cuda_narrow_back(rp_cuda *cuda, const rp_cuda_narrowed *before, rp_cuda_view at, int t,
+                              int k, int x_stride, rp_cuda_view out)
 {
-    RP_TRY(check_only(cuda, before, t, k, x_stride));
+    RP_TRY(rp_cuda_narrow_check(cuda, before, t, k, x_stride));
+    if (before->blocks) {
+        rp_cuda_k_dequantize_blocks(cuda->stream, rp_cuda_blocks_at(at.data, t, k), t, k, out);
+        return RP_OK;
+    }
     rp_cuda_k_dequantize_rows(cuda->stream, rows_in(&cuda->narrow, t), (size_t)t, (size_t)k, out);
     return RP_OK;
 }

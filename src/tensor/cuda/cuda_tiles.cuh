@@ -1,0 +1,183 @@
+/*
+ * cuda_tiles.cuh - what the products of compute capability 9.0 share: the order of tiles, the ring
+ * of pieces between the thread that loads and the warpgroups that multiply, the way of finished
+ * tiles to memory, tensor maps.
+ *
+ * A block has three warpgroups. One has one thread that loads (TMA, a ring of pieces of 128 bytes
+ * of k), two others multiply, 64 rows each. Blocks stay, one on each multiprocessor, and take tiles
+ * by their number: the next tile is loaded while one is finished.
+ *
+ * A piece may be loaded over when `empty` says that both have read it; it may be read when `full`
+ * says that all of it is there.
+ */
+#ifndef RP_CUDA_TILES_CUH
+#define RP_CUDA_TILES_CUH
+
+#include "tensor/cuda/cuda_device.cuh"
+#include "tensor/cuda/cuda_hopper.cuh"
+
+#include <cudaTypedefs.h>
+
+#define K_BYTES     128 /* as wide as the swizzle */
+#define WARPGROUP   128
+#define N_CONSUMERS 2
+#define N_THREADS   ((N_CONSUMERS + 1) * WARPGROUP)
+#define TILE_ROWS   128
+#define STORE_ROWS  (TILE_ROWS / N_CONSUMERS)
+#define STORE_COLS  64 /* of bf16: 128 bytes too */
+#define STORE_BYTES (STORE_ROWS * 128)
+#define TILE_ALIGN  1024
+
+/* Named barriers; 0 is __syncthreads. */
+enum { BAR_STORE = 1, BAR_LEAD = BAR_STORE + N_CONSUMERS };
+
+/* Tiles are counted column by column within group_rows rows of them. */
+typedef struct {
+    int n_rows, n_cols; /* of tiles */
+    int group_rows;
+} tile_order;
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+typedef struct {
+    int row, col; /* of its first element */
+} tile_place;
+
+/* Neighbours share weights, and a group's rows stay in the L2 cache while weights go by. */
+template <int COLS> __device__ inline tile_place tile_of(const tile_order &order, int tile)
+{
+    const int per_group = order.group_rows * order.n_cols;
+    const int group = tile / per_group;
+    const int first = group * order.group_rows;
+    const int rows = min(order.group_rows, order.n_rows - first);
+    const int i = tile - group * per_group;
+
+    return {(first + i % rows) * TILE_ROWS, i / rows * COLS};
+}
+
+/* The ring as one of its users goes round: phases of its barriers alternate. */
+template <int STAGES> struct tile_ring {
+    int stage = 0;
+    uint32_t phase = 0;
+
+    __device__ void next()
+    {
+        if (++stage == STAGES) {
+            stage = 0;
+            phase ^= 1;
+        }
+    }
+};
+
+template <int STAGES> __device__ inline void make_barriers(uint32_t full, uint32_t empty)
+{
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < STAGES; i++) {
+            rp_mbar_init(full + i * 8, 1);
+            rp_mbar_init(empty + i * 8, N_CONSUMERS * WARPGROUP / RP_WARP);
+        }
+        rp_mbar_init_done();
+    }
+}
+
+/* This warp has read the piece. */
+__device__ inline void release(uint32_t empty, int lane)
+{
+    if (lane == 0) {
+        rp_mbar_arrive(empty);
+    }
+}
+
+/* The rows of a thread (this and the one 8 further), and where its columns begin: see
+ * rp_wgmma_bf16. at: of the warpgroup's 64 rows. */
+__device__ inline tile_place own_part(tile_place at)
+{
+    const int thread = threadIdx.x % WARPGROUP, lane = thread % RP_WARP;
+
+    return {at.row + thread / RP_WARP * 16 + lane / 4, at.col + lane % 4 * 2};
+}
+
+__device__ inline uint32_t bf16_pair(float x, float y)
+{
+    const __nv_bfloat162 two = __floats2bfloat162_rn(x, y);
+
+    return *reinterpret_cast<const uint32_t *>(&two);
+}
+
+/* 64 rows of bf16 in shared memory, 64 columns after the others, as TMA takes them. */
+struct tile_writer {
+    uint32_t own;
+    int upper, swizzle; /* lanes 16 and up have columns 8 to 15 of 16; of this lane's row */
+
+    __device__ explicit tile_writer(uint32_t to)
+    {
+        const int thread = threadIdx.x % WARPGROUP, lane = thread % RP_WARP;
+
+        own = to + (thread / RP_WARP * 16 + lane % 16) * 128;
+        upper = lane / 16;
+        swizzle = lane % 8;
+    }
+    /* Columns 8 j to 8 j + 15, j even: upper row, lower row; the same of the last 8. */
+    __device__ void put(int j, const uint32_t (&two)[4])
+    {
+        const int piece = (j % 8 + upper) ^ swizzle;
+
+        rp_store_tiles(own + j / 8 * STORE_BYTES + piece * 16, two[0], two[1], two[2], two[3]);
+    }
+};
+
+#endif
+
+/* ---- launches ---- */
+
+/* The driver's function, found by the runtime: the program need not be linked with the driver. */
+inline cudaError_t find_encode(PFN_cuTensorMapEncodeTiled_v12000 *out)
+{
+    cudaDriverEntryPointQueryResult result;
+    void *function = NULL;
+    const cudaError_t code = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function,
+                                                              12000, cudaEnableDefault, &result);
+
+    if (code != cudaSuccess) {
+        return code;
+    }
+    *out = (PFN_cuTensorMapEncodeTiled_v12000)function;
+    return function != NULL ? cudaSuccess : cudaErrorSymbolNotFound;
+}
+
+inline size_t elem_bytes(rp_dtype dtype)
+{
+    return dtype == RP_F8_E4M3 ? 1 : 2;
+}
+
+/* A matrix [rows, cols] of bf16 or e4m3, rows `stride` elements apart, moved in boxes of box_rows x
+ * 128 bytes. */
+inline bool encode(PFN_cuTensorMapEncodeTiled_v12000 fn, CUtensorMap *map, const void *data,
+                   rp_dtype dtype, int rows, int cols, int stride, int box_rows)
+{
+    const size_t size = elem_bytes(dtype);
+    const cuuint64_t dims[2] = {(cuuint64_t)cols, (cuuint64_t)rows};
+    const cuuint64_t strides[1] = {(cuuint64_t)stride * size};
+    const cuuint32_t box[2] = {(cuuint32_t)(K_BYTES / size), (cuuint32_t)box_rows};
+    const cuuint32_t steps[2] = {1, 1};
+    const CUtensorMapDataType type =
+        dtype == RP_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_UINT8;
+
+    return fn(map, type, 2, const_cast<void *>(data), dims, strides, box, steps,
+              CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+              CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+              CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+}
+
+/* Blocks for so many tiles: one on each multiprocessor. */
+inline unsigned blocks_for(const tile_order &order)
+{
+    const int n_tiles = order.n_rows * order.n_cols;
+    int device = 0, n_sms = 0;
+
+    (void)cudaGetDevice(&device);
+    (void)cudaDeviceGetAttribute(&n_sms, cudaDevAttrMultiProcessorCount, device);
+    return (unsigned)(n_tiles < n_sms ? n_tiles : n_sms);
+}
+
+#endif
