@@ -1,0 +1,454 @@
+/*
+ * down_bench.c - the feed-forward part in e4m3, in two ways: gated pair in bf16, its rows rounded,
+ * cuBLASLt's product; and gated pair in blocks, our own product of those. Each kernel alone (median
+ * of 50) and at least 0.6 s in a row, where power is the limit, then both ways whole. cuBLASLt's
+ * product of blocks too, where it has one. Random numbers, the L2 cache as the run before leaves
+ * it.
+ *
+ *   down_bench [t [k [d [n]]]]     4224 2304 9216 2304 when left out: x[t, k], out[t, d], down[t,
+ * n]
+ *
+ * Ends with 1 when a result is wrong, 77 without a device that can.
+ */
+#include "tensor/cuda/cuda.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { N_ALONE = 50 };
+#define ROW_MS 600.0
+
+typedef struct {
+    rp_cuda *cuda;
+    int t, k, d, n;
+    float *wide, *blocks, *room, *old, *own; /* activations; `blocks` holds e4m3 */
+    rp_cuda_narrow x8, rows8;
+    rp_tensor w[3]; /* gate, up, down */
+    rp_cuda_gated gated, gated_blocks;
+    rp_cuda_gated_way gated_way, way;
+    rp_cuda_down job;
+    cublasLtMatmulDesc_t op; /* cuBLASLt's product of blocks */
+    cublasLtMatrixLayout_t lt_w, lt_x, lt_d;
+    cublasLtMatmulAlgo_t algo;
+    float *w_scales;
+} bench;
+
+typedef void (*bench_fn)(const bench *b);
+
+static void need(rp_status st)
+{
+    if (st != RP_OK) {
+        exit(1);
+    }
+}
+
+static void need_cuda(cudaError_t code)
+{
+    if (code != cudaSuccess) {
+        (void)fprintf(stderr, "%s\n", cudaGetErrorString(code));
+        exit(1);
+    }
+}
+
+/* ---- what is measured ---- */
+
+static void run_gated(const bench *b)
+{
+    need_cuda(rp_cuda_k_gated(b->cuda->stream, &b->gated, &b->gated_way));
+}
+
+static void run_rounding(const bench *b)
+{
+    rp_cuda_k_round_rows(b->cuda->stream, b->gated.out, b->gated.row_most, b->t, b->d, b->rows8);
+}
+
+static void run_gated_blocks(const bench *b)
+{
+    need_cuda(rp_cuda_k_gated(b->cuda->stream, &b->gated_blocks, &b->gated_way));
+}
+
+static rp_cuda_gemm_shape down_shape(const bench *b)
+{
+    return (rp_cuda_gemm_shape){.m = b->t,
+                                .n = b->n,
+                                .k = b->d,
+                                .batch = 1,
+                                .lda = b->d,
+                                .ldb = b->d,
+                                .ldd = b->n,
+                                .b_transposed = true,
+                                .alpha = 1.0f,
+                                .scale_a = b->rows8.scale,
+                                .scale_b = b->w[2].scale};
+}
+
+static void run_down_rows(const bench *b)
+{
+    const rp_cuda_gemm_shape shape = down_shape(b);
+    const rp_cuda_view x = {b->rows8.data, RP_F8_E4M3};
+
+    need(rp_cuda_gemm(b->cuda, &shape, x, rp_cuda_weight_view(&b->w[2]),
+                      rp_cuda_at(b->cuda, b->old)));
+}
+
+static void run_down_blocks(const bench *b)
+{
+    need_cuda(rp_cuda_k_down(b->cuda->stream, &b->job, &b->way));
+}
+
+static void run_old(const bench *b)
+{
+    run_gated(b);
+    run_rounding(b);
+    run_down_rows(b);
+}
+
+static void run_own(const bench *b)
+{
+    run_gated_blocks(b);
+    run_down_blocks(b);
+}
+
+/* ---- setting up ---- */
+
+static void *new_memory(const bench *b, size_t n_bytes)
+{
+    void *mem = NULL;
+
+    need(rp_cuda_alloc(b->cuda, n_bytes, "bench", &mem));
+    return mem;
+}
+
+static float *new_act(const bench *b, size_t n)
+{
+    void *mem = NULL;
+
+    need(rp_cuda_alloc_act(b->cuda, n, "bench", &mem));
+    rp_cuda_k_fill(b->cuda->stream, rp_cuda_at(b->cuda, mem), n, 1, 1.0f);
+    return mem;
+}
+
+static rp_cuda_narrow new_rows(const bench *b, int t, int k)
+{
+    return (rp_cuda_narrow){new_memory(b, (size_t)t * (size_t)k),
+                            new_memory(b, (size_t)t * sizeof(float))};
+}
+
+static void new_weight(bench *b, int i, int rows, int cols, float std)
+{
+    rp_tensor shape = {.dtype = RP_BF16, .n_dims = 2, .dim = {rows, cols, 1, 1}, .narrow = true};
+
+    need(rp_cuda_weight_fill(b->cuda, &shape, 5 + (uint64_t)i, std, &b->w[i]));
+}
+
+static void new_jobs(bench *b)
+{
+    b->gated = (rp_cuda_gated){.dtype = RP_F8_E4M3,
+                               .x = b->x8.data,
+                               .w_gate = b->w[0].data,
+                               .w_up = b->w[1].data,
+                               .t = b->t,
+                               .k = b->k,
+                               .d = b->d,
+                               .out = rp_cuda_at(b->cuda, b->wide).data,
+                               .x_scale = b->x8.scale,
+                               .gate_scale = b->w[0].scale,
+                               .up_scale = b->w[1].scale,
+                               .row_most = new_memory(b, (size_t)b->t * sizeof(float))};
+    b->gated_blocks = b->gated;
+    b->gated_blocks.out = rp_cuda_at(b->cuda, b->blocks).data;
+    const rp_cuda_narrow blocks = rp_cuda_blocks_at(b->gated_blocks.out, b->t, b->d);
+    b->gated_blocks.block_scale = blocks.scale;
+    b->job = (rp_cuda_down){.a = blocks,
+                            .w = b->w[2].data,
+                            .w_scale = b->w[2].scale,
+                            .m = b->t,
+                            .n = b->n,
+                            .k = b->d,
+                            .ldd = b->n,
+                            .d = rp_cuda_at(b->cuda, b->own).data};
+    b->gated_way = rp_cuda_gated_choose(&b->gated);
+    b->way = rp_cuda_down_choose(&b->job);
+}
+
+static void open_bench(bench *b)
+{
+    const rp_backend_params params = {.n_threads = 1, .precision = RP_PRECISION_FP8};
+    const size_t t = (size_t)b->t;
+    void *self = NULL;
+
+    need(rp_backend_cuda.open(&params, &self));
+    b->cuda = self;
+    new_weight(b, 0, b->d, b->k, 0.03f);
+    new_weight(b, 1, b->d, b->k, 0.03f);
+    new_weight(b, 2, b->n, b->d, 0.02f);
+    b->wide = new_act(b, t * (size_t)b->d);
+    b->blocks = new_act(b, t * (size_t)b->d);
+    b->room = new_act(b, t * (size_t)b->d);
+    b->old = new_act(b, t * (size_t)b->n);
+    b->own = new_act(b, t * (size_t)b->n);
+    b->x8 = new_rows(b, b->t, b->k);
+    b->rows8 = new_rows(b, b->t, b->d);
+    rp_cuda_k_quantize_rows(b->cuda->stream, rp_cuda_at(b->cuda, b->room), b->t, b->k, b->k, b->x8);
+    new_jobs(b);
+}
+
+/* ---- time ---- */
+
+static int by_size(const void *a, const void *b)
+{
+    const float x = *(const float *)a, y = *(const float *)b;
+
+    return (x > y) - (x < y);
+}
+
+/* Milliseconds of n calls together. */
+static float time_of(const bench *b, bench_fn fn, int n)
+{
+    cudaEvent_t from, to;
+    float ms = 0;
+
+    need_cuda(cudaEventCreate(&from));
+    need_cuda(cudaEventCreate(&to));
+    need_cuda(cudaEventRecord(from, b->cuda->stream));
+    for (int i = 0; i < n; i++) {
+        fn(b);
+    }
+    need_cuda(cudaEventRecord(to, b->cuda->stream));
+    need_cuda(cudaEventSynchronize(to));
+    need_cuda(cudaEventElapsedTime(&ms, from, to));
+    (void)cudaEventDestroy(from);
+    (void)cudaEventDestroy(to);
+    return ms;
+}
+
+static void measure(const bench *b, bench_fn fn, double flop, const char *name)
+{
+    float alone[N_ALONE];
+
+    (void)time_of(b, fn, 5);
+    for (int i = 0; i < N_ALONE; i++) {
+        alone[i] = time_of(b, fn, 1);
+    }
+    qsort(alone, N_ALONE, sizeof(alone[0]), by_size);
+    const double once = (double)alone[N_ALONE / 2];
+    const int n_row = (int)(ROW_MS / once) + 1;
+    (void)time_of(b, fn, n_row); /* until clock and temperature stay */
+    const double row = (double)time_of(b, fn, n_row) / n_row;
+    printf("%-42s alone %7.4f ms %6.1f TFLOP/s   in a row %7.4f ms %6.1f TFLOP/s\n", name, once,
+           flop / once * 1e-9, row, flop / row * 1e-9);
+    (void)fflush(stdout);
+}
+
+/* ---- results ---- */
+
+static float *on_host(const bench *b, const float *x, size_t n)
+{
+    float *host = malloc(n * sizeof(*host));
+
+    if (host == NULL) {
+        exit(1);
+    }
+    rp_cuda_get(b->cuda, host, x, n * sizeof(*host));
+    need(rp_backend_cuda.sync(b->cuda));
+    return host;
+}
+
+static bool same(const bench *b, const char *what, const float *a, const float *c, size_t n,
+                 double most)
+{
+    float *got = on_host(b, a, n), *want = on_host(b, c, n);
+    double sum_sq = 0, diff_sq = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        const double diff = (double)got[i] - (double)want[i];
+        sum_sq += (double)want[i] * (double)want[i];
+        diff_sq += diff * diff;
+    }
+    free(got);
+    free(want);
+    const double relative = sqrt(diff_sq / sum_sq);
+    printf("    %s: relative L2 %.3g (at most %.3g): %s\n", what, relative, most,
+           relative < most ? "same" : "WRONG");
+    return relative < most;
+}
+
+/* Blocks against bf16: the rounding of e4m3. Our product against cuBLASLt's of what both matrices
+ * stand for, in bf16: the rounding of that. */
+static bool check(const bench *b)
+{
+    const size_t n_inner = (size_t)b->t * (size_t)b->d, n_out = (size_t)b->t * (size_t)b->n;
+    const rp_cuda_view room = rp_cuda_at(b->cuda, b->room);
+    const rp_cuda_narrow w8 = {(uint8_t *)(uintptr_t)b->w[2].data,
+                               (float *)(uintptr_t)b->w[2].scale};
+    const rp_cuda_view w = {new_memory(b, (size_t)b->n * (size_t)b->d * 2), RP_BF16};
+    rp_cuda_gemm_shape shape = down_shape(b);
+
+    run_gated(b);
+    run_own(b);
+    rp_cuda_k_dequantize_blocks(b->cuda->stream, b->job.a, b->t, b->d, room);
+    bool ok = same(b, "gated pair in blocks, beside bf16", b->room, b->wide, n_inner, 0.04);
+    rp_cuda_k_dequantize_rows(b->cuda->stream, w8, (size_t)b->n, (size_t)b->d, w);
+    shape.scale_a = shape.scale_b = NULL;
+    need(rp_cuda_gemm(b->cuda, &shape, room, w, rp_cuda_at(b->cuda, b->old)));
+    ok = same(b, "own product, beside cuBLASLt's in bf16", b->own, b->old, n_out, 0.005) && ok;
+    rp_cuda_release(b->cuda, w.data);
+    run_old(b);
+    return same(b, "both ways whole", b->own, b->old, n_out, 0.06) && ok;
+}
+
+/* ---- cuBLASLt's product of blocks ---- */
+
+#if CUDART_VERSION >= 12090
+static void set_op(const bench *b, cublasLtMatmulDescAttributes_t what, const void *value,
+                   size_t n_bytes)
+{
+    need(RP_BLAS(b->cuda, cublasLtMatmulDescSetAttribute(b->op, what, value, n_bytes)));
+}
+
+static void run_lt(const bench *b)
+{
+    const float one = 1.0f, zero = 0.0f;
+    void *const out = rp_cuda_at(b->cuda, b->old).data;
+
+    need(RP_BLAS(b->cuda, cublasLtMatmul(b->cuda->lt, b->op, &one, b->w[2].data, b->lt_w,
+                                         b->job.a.data, b->lt_x, &zero, out, b->lt_d, out, b->lt_d,
+                                         &b->algo, b->cuda->workspace.data,
+                                         b->cuda->workspace.n_bytes, b->cuda->stream)));
+}
+
+static bool find_lt(bench *b)
+{
+    const size_t workspace = b->cuda->workspace.n_bytes;
+    cublasLtMatmulPreference_t want = NULL;
+    cublasLtMatmulHeuristicResult_t found = {0};
+    int n = 0;
+
+    need(RP_BLAS(b->cuda, cublasLtMatmulPreferenceCreate(&want)));
+    need(RP_BLAS(b->cuda, cublasLtMatmulPreferenceSetAttribute(
+                              want, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
+                              sizeof(workspace))));
+    const cublasStatus_t code = cublasLtMatmulAlgoGetHeuristic(
+        b->cuda->lt, b->op, b->lt_w, b->lt_x, b->lt_d, b->lt_d, want, 1, &found, &n);
+    (void)cublasLtMatmulPreferenceDestroy(want);
+    b->algo = found.algo;
+    return code == CUBLAS_STATUS_SUCCESS && n > 0 && found.state == CUBLAS_STATUS_SUCCESS;
+}
+
+/* w with its row's scale for each 128 of the row, or (whole 1) a scale for 128 rows of it, which
+ * gives other numbers but takes as long. */
+static void measure_lt(bench *b, bool whole, int8_t fast)
+{
+    const cublasOperation_t trans = CUBLAS_OP_T;
+    const int32_t vec = CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F;
+    const int32_t w_mode = whole ? CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F : vec;
+    char name[64];
+
+    need(RP_BLAS(b->cuda, cublasLtMatmulDescCreate(&b->op, CUBLAS_COMPUTE_32F, CUDA_R_32F)));
+    set_op(b, CUBLASLT_MATMUL_DESC_TRANSA, &trans, sizeof(trans));
+    set_op(b, CUBLASLT_MATMUL_DESC_FAST_ACCUM, &fast, sizeof(fast));
+    set_op(b, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &w_mode, sizeof(w_mode));
+    set_op(b, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &vec, sizeof(vec));
+    set_op(b, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &b->w_scales, sizeof(b->w_scales));
+    set_op(b, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &b->job.a.scale, sizeof(b->job.a.scale));
+    if (find_lt(b)) {
+        (void)snprintf(name, sizeof(name), "down of blocks by cuBLASLt, %s%s",
+                       whole ? "128x128" : "vectors", fast ? ", fast" : "");
+        measure(b, run_lt, 2.0 * b->t * b->n * b->d, name);
+        if (!whole) {
+            (void)same(b, name, b->old, b->own, (size_t)b->t * (size_t)b->n, 0.005);
+        }
+    }
+    (void)cublasLtMatmulDescDestroy(b->op);
+}
+
+/* Its scales of x are [d / 128][t]: ours, where t is a multiple of 128. */
+static void measure_lts(bench *b)
+{
+    const size_t row = (size_t)b->n * sizeof(float);
+    const uint64_t t = (uint64_t)b->t, d = (uint64_t)b->d, n = (uint64_t)b->n;
+
+    if (b->t % 128 != 0) {
+        return;
+    }
+    run_own(b); /* the result to compare with */
+    b->w_scales = new_memory(b, row * (size_t)(b->d / 128));
+    for (int i = 0; i < b->d / 128; i++) {
+        need_cuda(cudaMemcpyAsync((char *)b->w_scales + row * (size_t)i, b->w[2].scale, row,
+                                  cudaMemcpyDeviceToDevice, b->cuda->stream));
+    }
+    need(RP_BLAS(b->cuda, cublasLtMatrixLayoutCreate(&b->lt_w, CUDA_R_8F_E4M3, d, n, b->d)));
+    need(RP_BLAS(b->cuda, cublasLtMatrixLayoutCreate(&b->lt_x, CUDA_R_8F_E4M3, d, t, b->d)));
+    need(RP_BLAS(b->cuda, cublasLtMatrixLayoutCreate(&b->lt_d, CUDA_R_16BF, n, t, b->n)));
+    for (int i = 0; i < 4; i++) {
+        measure_lt(b, i / 2 == 1, (int8_t)(i % 2));
+    }
+}
+#else
+static void measure_lts(bench *b)
+{
+    (void)b;
+}
+#endif
+
+static void measure_ways(bench *b)
+{
+    static const int groups[] = {1, 3, 6, 11, 17, 33};
+    const rp_cuda_gated_way chosen = b->way;
+    const double flop = 2.0 * b->t * b->n * b->d;
+    char name[64];
+
+    printf("chosen: lead %d group %d\n", chosen.lead, chosen.group_rows);
+    for (int i = 0; i < 4 + (int)(sizeof(groups) / sizeof(groups[0])); i++) {
+        b->way.lead = i < 4 ? i : chosen.lead;
+        b->way.group_rows = i < 4 ? chosen.group_rows : groups[i - 4];
+        (void)snprintf(name, sizeof(name), "down, own, lead %d group %d", b->way.lead,
+                       b->way.group_rows);
+        measure(b, run_down_blocks, flop, name);
+    }
+    b->way = chosen;
+}
+
+static bool measure_all(bench *b)
+{
+    const double gated = 4.0 * b->t * b->k * b->d, flop = 2.0 * b->t * b->n * b->d;
+    const bool ok = check(b);
+
+    measure(b, run_gated, gated, "gated pair, bf16");
+    measure(b, run_rounding, 0.0, "rounding of its rows");
+    measure(b, run_gated_blocks, gated, "gated pair, blocks");
+    measure(b, run_down_rows, flop, "down of rows by cuBLASLt");
+    measure_ways(b);
+    measure_lts(b);
+    measure(b, run_old, gated + flop, "gated pair, rounding, down by cuBLASLt");
+    measure(b, run_own, gated + flop, "gated pair in blocks, down, own");
+    measure(b, run_old, gated + flop, "the first of the two again");
+    measure(b, run_own, gated + flop, "the second of the two again");
+    return ok;
+}
+
+int main(int argc, char **argv)
+{
+    bench b = {.t = argc > 1 ? atoi(argv[1]) : 4224,
+               .k = argc > 2 ? atoi(argv[2]) : 2304,
+               .d = argc > 3 ? atoi(argv[3]) : 9216,
+               .n = argc > 4 ? atoi(argv[4]) : 2304};
+
+    if (rp_cuda_n_devices() == 0) {
+        printf("SKIP: %s\n", rp_cuda_why_not());
+        return 77;
+    }
+    open_bench(&b);
+    printf("%s, t %d k %d d %d n %d\n", b.cuda->name, b.t, b.k, b.d, b.n);
+    if (!rp_cuda_gated_can(&b.gated_blocks, b.cuda->capability) ||
+        !rp_cuda_down_can(&b.job, b.cuda->capability)) {
+        printf("SKIP: not this shape, build or device (compute capability %d)\n",
+               b.cuda->capability);
+        return 77;
+    }
+    const bool ok = measure_all(&b);
+    need(rp_backend_cuda.sync(b.cuda));
+    rp_backend_cuda.close(b.cuda);
+    return ok ? 0 : 1;
+}
