@@ -215,7 +215,7 @@ typedef struct rp_backend_ops {
      * out[t, d] = silu(x[t, k] w_gate^T) * (x w_up^T), rows contiguous
      *   w_gate, w_up  weights [d, k]
      *   room          [t, 2 d], written or not as the backend likes; not x, not out
-     *   feeds_linear  as in rp_attention_shape: out may be left in a narrower form only
+     *   feeds_linear  see the conventions above
      */
     void (*gated_linear)(void *self, const float *x, int t, int k, const rp_tensor *w_gate,
                          const rp_tensor *w_up, bool feeds_linear, float *room, float *out);

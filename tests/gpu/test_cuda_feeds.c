@@ -315,7 +315,7 @@ static float *gated(const feed *f, const float *from, const rp_tensor *w, float 
 {
     const int d = (int)w[0].dim[0];
 
-    g_ops->gated_linear(f->self, from, f->t, f->d, &w[0], &w[1], room, f->out);
+    g_ops->gated_linear(f->self, from, f->t, f->d, &w[0], &w[1], false, room, f->out);
     return from_device(f->self, f->out, (size_t)f->t * (size_t)d);
 }
 
@@ -386,7 +386,8 @@ static void run_block(const feed *f, const block *b, bool feeds_linear)
     multiply_to(f, f->rows, b->qkv, 3, f->y);
     g_ops->add_rms_norm_rms_norm(f->self, f->x, f->y, f->t, f->d, &f->norm, 0, 1e-5f, NULL,
                                  &f->norm, NULL, f->rows, feeds_linear);
-    g_ops->gated_linear(f->self, f->rows, f->t, f->d, &b->glu[0], &b->glu[1], b->room, b->inner);
+    g_ops->gated_linear(f->self, f->rows, f->t, f->d, &b->glu[0], &b->glu[1], false, b->room,
+                        b->inner);
     g_ops->linear(f->self, b->inner, f->t, d, d, down, 1, NULL, f->out);
 }
 
