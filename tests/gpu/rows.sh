@@ -319,6 +319,8 @@ all_rows() {
     row "gated pair" program test_cuda_gated
     row "gated products fp8" program test_cuda_gated_fp8
     row "norms that feed products, fp8" program test_cuda_feeds
+    row "products of blocks" program test_cuda_blocks
+    row "feed-forward fp8" program test_cuda_down
     for p in f32 bf16 fp8; do row "golden $p fp8_file" golden $p fp8_file; done
     row "picture fp8 against that in bf16" like_bf16 $least_fp8_db
     row "picture fp8 twice" again fp8
@@ -345,6 +347,7 @@ all_rows() {
     row "memcheck of attention fp8" sanitize memcheck "$build/bin/test_cuda_fp8_attention"
     row "memcheck of gated pair" sanitize memcheck "$build/bin/test_cuda_gated"
     row "memcheck of own attention" sanitize memcheck "$build/bin/test_cuda_flash"
+    row "memcheck of products of blocks" sanitize memcheck "$build/bin/test_cuda_blocks"
     for p in f32 bf16; do row "stopped and started again, $p" stopped $p; done
     row "trace of two ranks" traced
     row "4096x4096, bf16, in bands" large_in_bands
