@@ -46,21 +46,21 @@ static cudaError_t launch(cudaStream_t stream, const rp_cuda_down *g, const down
 {
     PFN_cuTensorMapEncodeTiled_v12000 fn = NULL;
     CUtensorMap a, w, d;
-    cudaError_t code = find_encode(&fn);
+    cudaError_t code = rp_find_encode(&fn);
 
     if (code != cudaSuccess) {
         return code;
     }
-    if (!encode(fn, &a, g->a.data, RP_F8_E4M3, g->m, g->k, g->k, TILE_ROWS) ||
-        !encode(fn, &w, g->w, RP_F8_E4M3, g->n, g->k, g->k, TILE_COLS) ||
-        !encode(fn, &d, g->d, RP_BF16, g->m, g->n, g->ldd, STORE_ROWS)) {
+    if (!rp_encode_map(fn, &a, g->a.data, RP_F8_E4M3, g->m, g->k, g->k, TILE_ROWS) ||
+        !rp_encode_map(fn, &w, g->w, RP_F8_E4M3, g->n, g->k, g->k, TILE_COLS) ||
+        !rp_encode_map(fn, &d, g->d, RP_BF16, g->m, g->n, g->ldd, STORE_ROWS)) {
         return cudaErrorInvalidValue;
     }
     code = cudaFuncSetAttribute(down, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES);
     if (code != cudaSuccess) {
         return code;
     }
-    down<<<blocks_for(job.order), N_THREADS, SHARED_BYTES, stream>>>(a, w, d, job);
+    down<<<rp_blocks_for(job.order), N_THREADS, SHARED_BYTES, stream>>>(a, w, d, job);
     return cudaPeekAtLastError();
 }
 

@@ -25,7 +25,7 @@
 
 typedef struct {
     int n_k; /* pieces of k */
-    tile_order order;
+    rp_tile_order order;
     int lead; /* pieces that the first consumer is ahead of the second; 0: nobody cares */
     int n;
     const float *a_scale, *w_scale; /* [n_k][rows of all tiles], [n] */
@@ -52,10 +52,10 @@ __device__ static void load_tiles(const down_room &room, const down_job &job, co
                                   const CUtensorMap *w)
 {
     const int n_rows = job.order.n_rows * TILE_ROWS;
-    tile_ring<STAGES> ring;
+    rp_tile_ring<STAGES> ring;
 
     for (int tile = blockIdx.x; tile < job.order.n_rows * job.order.n_cols; tile += gridDim.x) {
-        const tile_place at = tile_of<TILE_COLS>(job.order, tile);
+        const rp_tile_place at = rp_tile_of<TILE_COLS>(job.order, tile);
         const float *scale = job.a_scale + at.row;
         for (int i = 0; i < job.n_k; i++, ring.next(), scale += n_rows) {
             const uint32_t full = room.full + ring.stage * 8;
@@ -71,9 +71,9 @@ __device__ static void load_tiles(const down_room &room, const down_job &job, co
 
 /* sums[64, 192] = 64 rows of a, with their scales, times the tile's rows of w */
 __device__ static void multiply(const down_room &room, const down_job &job, int which, int lane,
-                                tile_ring<STAGES> &ring, float (&sums)[96])
+                                rp_tile_ring<STAGES> &ring, float (&sums)[96])
 {
-    const tile_place own = own_part({which * STORE_ROWS, 0}); /* within the tile */
+    const rp_tile_place own = rp_own_part({which * STORE_ROWS, 0}); /* within the tile */
     float part[96];
 
 #pragma unroll
@@ -99,7 +99,7 @@ __device__ static void multiply(const down_room &room, const down_job &job, int 
         rp_wgmma_wait<0>();
         rp_wgmma_pin(part);
         __syncwarp(); /* all lanes have their scales */
-        release(room.empty + ring.stage * 8, lane);
+        rp_release(room.empty + ring.stage * 8, lane);
 #pragma unroll
         for (int j = 0; j < 96; j++) {
             sums[j] = fmaf(part[j], j / 2 % 2 == 0 ? upper : lower, sums[j]);
@@ -108,11 +108,11 @@ __device__ static void multiply(const down_room &room, const down_job &job, int 
 }
 
 /* 64 rows of d into this warpgroup's part of shared memory; columns that d lacks become zeros. */
-__device__ static void put_tile(const down_job &job, uint32_t to, tile_place at,
+__device__ static void put_tile(const down_job &job, uint32_t to, rp_tile_place at,
                                 const float (&sums)[96])
 {
-    const tile_place own = own_part(at);
-    tile_writer writer(to);
+    const rp_tile_place own = rp_own_part(at);
+    rp_tile_writer writer(to);
 
 #pragma unroll
     for (int j = 0; j < TILE_COLS / 8; j += 2) { /* 16 columns */
@@ -124,16 +124,16 @@ __device__ static void put_tile(const down_job &job, uint32_t to, tile_place at,
             const float2 by = col < job.n
                                   ? __ldg(reinterpret_cast<const float2 *>(job.w_scale + col))
                                   : make_float2(0.0f, 0.0f);
-            two[2 * i] = bf16_pair(x[0] * by.x, x[1] * by.y);
-            two[2 * i + 1] = bf16_pair(x[2] * by.x, x[3] * by.y);
+            two[2 * i] = rp_bf16_pair(x[0] * by.x, x[1] * by.y);
+            two[2 * i + 1] = rp_bf16_pair(x[2] * by.x, x[3] * by.y);
         }
         writer.put(j, two);
     }
 }
 
 /* Sums of 64 rows, which begin at `at`, to d. */
-__device__ static void finish(const down_job &job, uint32_t to, const CUtensorMap *d, tile_place at,
-                              int which, const float (&sums)[96])
+__device__ static void finish(const down_job &job, uint32_t to, const CUtensorMap *d,
+                              rp_tile_place at, int which, const float (&sums)[96])
 {
     const bool stores = threadIdx.x % WARPGROUP == 0;
 
@@ -158,11 +158,11 @@ __device__ static void make_tiles(const down_room &room, const down_job &job, in
 {
     const int lane = threadIdx.x % RP_WARP;
     const uint32_t to = room.out + which * (OUT_BYTES / N_CONSUMERS);
-    tile_ring<STAGES> ring;
+    rp_tile_ring<STAGES> ring;
     float sums[96];
 
     for (int tile = blockIdx.x; tile < job.order.n_rows * job.order.n_cols; tile += gridDim.x) {
-        tile_place at = tile_of<TILE_COLS>(job.order, tile);
+        rp_tile_place at = rp_tile_of<TILE_COLS>(job.order, tile);
         at.row += which * STORE_ROWS;
         if (which == 1 && job.lead > 0) {
             rp_named_sync(BAR_LEAD, N_CONSUMERS * WARPGROUP);
@@ -188,7 +188,7 @@ __global__ void __launch_bounds__(N_THREADS, 1)
     const down_room room(shared);
     const int warpgroup = __shfl_sync(RP_ALL, threadIdx.x / WARPGROUP, 0);
 
-    make_barriers<STAGES>(room.full, room.empty);
+    rp_make_barriers<STAGES>(room.full, room.empty);
     __syncthreads();
     if (warpgroup == 0) {
         rp_fewer_registers<24>();

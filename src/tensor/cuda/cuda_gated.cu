@@ -8,15 +8,16 @@ static cudaError_t launch(cudaStream_t stream, const rp_cuda_gated *g, const gat
 {
     PFN_cuTensorMapEncodeTiled_v12000 fn = NULL;
     CUtensorMap x, w_gate, w_up, out;
-    cudaError_t code = find_encode(&fn);
+    cudaError_t code = rp_find_encode(&fn);
 
     if (code != cudaSuccess) {
         return code;
     }
-    if (!encode(fn, &x, g->x, g->dtype, g->t, g->k, g->k, TILE_ROWS) ||
-        !encode(fn, &w_gate, g->w_gate, g->dtype, g->d, g->k, g->k, TILE_COLS) ||
-        !encode(fn, &w_up, g->w_up, g->dtype, g->d, g->k, g->k, TILE_COLS) ||
-        !encode(fn, &out, g->out, E::BLOCKS ? RP_F8_E4M3 : RP_BF16, g->t, g->d, g->d, STORE_ROWS)) {
+    if (!rp_encode_map(fn, &x, g->x, g->dtype, g->t, g->k, g->k, TILE_ROWS) ||
+        !rp_encode_map(fn, &w_gate, g->w_gate, g->dtype, g->d, g->k, g->k, TILE_COLS) ||
+        !rp_encode_map(fn, &w_up, g->w_up, g->dtype, g->d, g->k, g->k, TILE_COLS) ||
+        !rp_encode_map(fn, &out, g->out, E::BLOCKS ? RP_F8_E4M3 : RP_BF16, g->t, g->d, g->d,
+                       STORE_ROWS)) {
         return cudaErrorInvalidValue;
     }
     code =
@@ -24,7 +25,8 @@ static cudaError_t launch(cudaStream_t stream, const rp_cuda_gated *g, const gat
     if (code != cudaSuccess) {
         return code;
     }
-    gated<E><<<blocks_for(job.order), N_THREADS, SHARED_BYTES, stream>>>(x, w_gate, w_up, out, job);
+    gated<E>
+        <<<rp_blocks_for(job.order), N_THREADS, SHARED_BYTES, stream>>>(x, w_gate, w_up, out, job);
     return cudaPeekAtLastError();
 }
 
@@ -46,7 +48,7 @@ static bool has_scales(const rp_cuda_gated *g)
 bool rp_cuda_gated_can(const rp_cuda_gated *g, int capability)
 {
 #if defined(RP_CUDA_SM90A)
-    const int tile_k = K_BYTES / (int)elem_bytes(g->dtype);
+    const int tile_k = K_BYTES / (int)rp_elem_bytes(g->dtype);
     const bool type = g->dtype == RP_BF16 || (g->dtype == RP_F8_E4M3 && has_scales(g));
 
     return capability == 90 && type && is_aligned(g) && g->t >= RP_CUDA_GATED_ROWS && g->d > 0 &&
@@ -62,7 +64,7 @@ rp_cuda_gated_way rp_cuda_gated_choose(const rp_cuda_gated *g)
 {
     const size_t in_cache = (size_t)12 << 20; /* of x, beside the weights that go by */
     const size_t n_rows = rp_ceil_div((size_t)g->t, TILE_ROWS);
-    const size_t fit = in_cache / ((size_t)g->k * TILE_ROWS * elem_bytes(g->dtype));
+    const size_t fit = in_cache / ((size_t)g->k * TILE_ROWS * rp_elem_bytes(g->dtype));
     const size_t n_groups = rp_ceil_div(n_rows, fit > 0 ? fit : 1);
 
     return {.group_rows = (int)rp_ceil_div(n_rows, n_groups), .lead = 1};
@@ -71,7 +73,7 @@ rp_cuda_gated_way rp_cuda_gated_choose(const rp_cuda_gated *g)
 cudaError_t rp_cuda_k_gated(cudaStream_t stream, const rp_cuda_gated *g,
                             const rp_cuda_gated_way *way)
 {
-    const int n_k = (int)((size_t)g->k * elem_bytes(g->dtype) / K_BYTES);
+    const int n_k = (int)((size_t)g->k * rp_elem_bytes(g->dtype) / K_BYTES);
     gated_job job = {};
 
     job.n_k = n_k;

@@ -32,7 +32,7 @@ static_assert(TILE_COLS == RP_CUDA_BLOCK, "a row of a tile has one scale");
 
 typedef struct {
     int n_k; /* pieces of k */
-    tile_order order;
+    rp_tile_order order;
     int lead; /* pieces that the first consumer is ahead of the second; 0: nobody cares */
     int t;    /* rows of out */
     const float *x_scale, *gate_scale, *up_scale; /* of e4m3: of rows of x, of columns of out */
@@ -91,10 +91,10 @@ __device__ static void load_tiles(const gated_room &room, const gated_job &job,
                                   const CUtensorMap *w_up)
 {
     constexpr int TILE_K = K_BYTES / E::ELEM_BYTES;
-    tile_ring<STAGES> ring;
+    rp_tile_ring<STAGES> ring;
 
     for (int tile = blockIdx.x; tile < job.order.n_rows * job.order.n_cols; tile += gridDim.x) {
-        const tile_place at = tile_of<TILE_COLS>(job.order, tile);
+        const rp_tile_place at = rp_tile_of<TILE_COLS>(job.order, tile);
         for (int i = 0; i < job.n_k; i++, ring.next()) {
             const uint32_t full = room.full + ring.stage * 8;
             const uint32_t to = room.stages + ring.stage * STAGE_BYTES;
@@ -110,7 +110,7 @@ __device__ static void load_tiles(const gated_room &room, const gated_job &job,
 /* sums[64, 256] = 64 rows of x times the tile's rows of both weights */
 template <typename E>
 __device__ static void multiply(const gated_room &room, const gated_job &job, int which, int lane,
-                                tile_ring<STAGES> &ring, float (&sums)[128])
+                                rp_tile_ring<STAGES> &ring, float (&sums)[128])
 {
     uint32_t before = 0;
 
@@ -127,7 +127,7 @@ __device__ static void multiply(const gated_room &room, const gated_job &job, in
         rp_wgmma_commit();
         rp_wgmma_wait<1>(); /* so the piece before this one was read */
         if (i > 0) {
-            release(before, lane);
+            rp_release(before, lane);
         }
         before = room.empty + ring.stage * 8;
         if (which == 0 && i == job.lead - 1) {
@@ -135,7 +135,7 @@ __device__ static void multiply(const gated_room &room, const gated_job &job, in
         }
     }
     rp_wgmma_wait<0>();
-    release(before, lane);
+    rp_release(before, lane);
     rp_wgmma_pin(sums);
 }
 
@@ -169,9 +169,9 @@ __device__ static float row_scale(const gated_job &job, int row)
 }
 
 /* Each sum times the scales of its row and column; at: of these 64 rows. */
-__device__ static void scale_sums(const gated_job &job, tile_place at, float (&sums)[128])
+__device__ static void scale_sums(const gated_job &job, rp_tile_place at, float (&sums)[128])
 {
-    const tile_place own = own_part(at);
+    const rp_tile_place own = rp_own_part(at);
     const float upper = row_scale(job, own.row), lower = row_scale(job, own.row + 8);
 
 #pragma unroll
@@ -201,9 +201,9 @@ struct gated_most {
 };
 
 /* Of four lanes that share rows, one tells. */
-__device__ static void tell_most(const gated_job &job, tile_place at, const gated_most &most)
+__device__ static void tell_most(const gated_job &job, rp_tile_place at, const gated_most &most)
 {
-    const tile_place own = own_part(at);
+    const rp_tile_place own = rp_own_part(at);
 
 #pragma unroll
     for (int i = 0; i < 2; i++) {
@@ -220,7 +220,7 @@ __device__ static void tell_most(const gated_job &job, tile_place at, const gate
 template <typename E>
 __device__ static void put_tile(uint32_t to, const float (&sums)[128], gated_most &most)
 {
-    tile_writer writer(to);
+    rp_tile_writer writer(to);
 
 #pragma unroll
     for (int j = 0; j < TILE_COLS / 8; j += 2) { /* 16 columns */
@@ -228,7 +228,7 @@ __device__ static void put_tile(uint32_t to, const float (&sums)[128], gated_mos
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const float *const gate = sums + 4 * j + 2 * i, *const up = gate + 64;
-            two[i] = bf16_pair(gated_one(gate[0], up[0]), gated_one(gate[1], up[1]));
+            two[i] = rp_bf16_pair(gated_one(gate[0], up[0]), gated_one(gate[1], up[1]));
             if constexpr (E::SCALED) {
                 most.meet(i % 2, two[i]);
             }
@@ -240,11 +240,11 @@ __device__ static void put_tile(uint32_t to, const float (&sums)[128], gated_mos
 /* What the upper and the lower row of a thread are multiplied by to become e4m3. Sums are results
  * now, 64 of them; a NaN among them does not count. Of four lanes that share rows, one keeps the
  * scales. */
-__device__ static void block_factors(const gated_job &job, tile_place at, const float (&sums)[128],
-                                     float (&by)[2])
+__device__ static void block_factors(const gated_job &job, rp_tile_place at,
+                                     const float (&sums)[128], float (&by)[2])
 {
     const size_t n_rows = (size_t)job.order.n_rows * TILE_ROWS;
-    const tile_place own = own_part(at);
+    const rp_tile_place own = rp_own_part(at);
 
 #pragma unroll
     for (int i = 0; i < 2; i++) {
@@ -287,7 +287,7 @@ __device__ static void put_blocks(uint32_t to, const float (&sums)[128], const f
 /* Sums of 64 rows, which begin at `at`, to out in bf16. */
 template <typename E>
 __device__ static void finish_wide(const gated_job &job, uint32_t to, const CUtensorMap *out,
-                                   tile_place at, int which, const float (&sums)[128])
+                                   rp_tile_place at, int which, const float (&sums)[128])
 {
     const bool stores = threadIdx.x % WARPGROUP == 0;
     gated_most most;
@@ -311,7 +311,7 @@ __device__ static void finish_wide(const gated_job &job, uint32_t to, const CUte
 
 /* The same to out in blocks. */
 __device__ static void finish_blocks(const gated_job &job, uint32_t to, const CUtensorMap *out,
-                                     tile_place at, int which, float (&sums)[128])
+                                     rp_tile_place at, int which, float (&sums)[128])
 {
     const bool stores = threadIdx.x % WARPGROUP == 0;
     float by[2];
@@ -341,11 +341,11 @@ __device__ static void make_tiles(const gated_room &room, const gated_job &job, 
 {
     const int lane = threadIdx.x % RP_WARP;
     const uint32_t to = room.out + which * (OUT_BYTES / N_CONSUMERS);
-    tile_ring<STAGES> ring;
+    rp_tile_ring<STAGES> ring;
     float sums[128];
 
     for (int tile = blockIdx.x; tile < job.order.n_rows * job.order.n_cols; tile += gridDim.x) {
-        tile_place at = tile_of<TILE_COLS>(job.order, tile);
+        rp_tile_place at = rp_tile_of<TILE_COLS>(job.order, tile);
         if (which == 1 && job.lead > 0) {
             rp_named_sync(BAR_LEAD, N_CONSUMERS * WARPGROUP);
         }
@@ -380,7 +380,7 @@ __global__ void __launch_bounds__(N_THREADS, 1)
     const gated_room room(shared);
     const int warpgroup = __shfl_sync(RP_ALL, threadIdx.x / WARPGROUP, 0);
 
-    make_barriers<STAGES>(room.full, room.empty);
+    rp_make_barriers<STAGES>(room.full, room.empty);
     __syncthreads();
     if (warpgroup == 0) {
         rp_fewer_registers<40>();

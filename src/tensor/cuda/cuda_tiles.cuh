@@ -35,16 +35,16 @@ enum { BAR_STORE = 1, BAR_LEAD = BAR_STORE + N_CONSUMERS };
 typedef struct {
     int n_rows, n_cols; /* of tiles */
     int group_rows;
-} tile_order;
+} rp_tile_order;
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 typedef struct {
     int row, col; /* of its first element */
-} tile_place;
+} rp_tile_place;
 
 /* Neighbours share weights, and a group's rows stay in the L2 cache while weights go by. */
-template <int COLS> __device__ inline tile_place tile_of(const tile_order &order, int tile)
+template <int COLS> __device__ inline rp_tile_place rp_tile_of(const rp_tile_order &order, int tile)
 {
     const int per_group = order.group_rows * order.n_cols;
     const int group = tile / per_group;
@@ -56,7 +56,7 @@ template <int COLS> __device__ inline tile_place tile_of(const tile_order &order
 }
 
 /* The ring as one of its users goes round: phases of its barriers alternate. */
-template <int STAGES> struct tile_ring {
+template <int STAGES> struct rp_tile_ring {
     int stage = 0;
     uint32_t phase = 0;
 
@@ -69,7 +69,7 @@ template <int STAGES> struct tile_ring {
     }
 };
 
-template <int STAGES> __device__ inline void make_barriers(uint32_t full, uint32_t empty)
+template <int STAGES> __device__ inline void rp_make_barriers(uint32_t full, uint32_t empty)
 {
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; i++) {
@@ -81,7 +81,7 @@ template <int STAGES> __device__ inline void make_barriers(uint32_t full, uint32
 }
 
 /* This warp has read the piece. */
-__device__ inline void release(uint32_t empty, int lane)
+__device__ inline void rp_release(uint32_t empty, int lane)
 {
     if (lane == 0) {
         rp_mbar_arrive(empty);
@@ -90,14 +90,14 @@ __device__ inline void release(uint32_t empty, int lane)
 
 /* The rows of a thread (this and the one 8 further), and where its columns begin: see
  * rp_wgmma_bf16. at: of the warpgroup's 64 rows. */
-__device__ inline tile_place own_part(tile_place at)
+__device__ inline rp_tile_place rp_own_part(rp_tile_place at)
 {
     const int thread = threadIdx.x % WARPGROUP, lane = thread % RP_WARP;
 
     return {at.row + thread / RP_WARP * 16 + lane / 4, at.col + lane % 4 * 2};
 }
 
-__device__ inline uint32_t bf16_pair(float x, float y)
+__device__ inline uint32_t rp_bf16_pair(float x, float y)
 {
     const __nv_bfloat162 two = __floats2bfloat162_rn(x, y);
 
@@ -105,11 +105,11 @@ __device__ inline uint32_t bf16_pair(float x, float y)
 }
 
 /* 64 rows of bf16 in shared memory, 64 columns after the others, as TMA takes them. */
-struct tile_writer {
+struct rp_tile_writer {
     uint32_t own;
     int upper, swizzle; /* lanes 16 and up have columns 8 to 15 of 16; of this lane's row */
 
-    __device__ explicit tile_writer(uint32_t to)
+    __device__ explicit rp_tile_writer(uint32_t to)
     {
         const int thread = threadIdx.x % WARPGROUP, lane = thread % RP_WARP;
 
@@ -131,7 +131,7 @@ struct tile_writer {
 /* ---- launches ---- */
 
 /* The driver's function, found by the runtime: the program need not be linked with the driver. */
-inline cudaError_t find_encode(PFN_cuTensorMapEncodeTiled_v12000 *out)
+inline cudaError_t rp_find_encode(PFN_cuTensorMapEncodeTiled_v12000 *out)
 {
     cudaDriverEntryPointQueryResult result;
     void *function = NULL;
@@ -145,17 +145,17 @@ inline cudaError_t find_encode(PFN_cuTensorMapEncodeTiled_v12000 *out)
     return function != NULL ? cudaSuccess : cudaErrorSymbolNotFound;
 }
 
-inline size_t elem_bytes(rp_dtype dtype)
+inline size_t rp_elem_bytes(rp_dtype dtype)
 {
     return dtype == RP_F8_E4M3 ? 1 : 2;
 }
 
 /* A matrix [rows, cols] of bf16 or e4m3, rows `stride` elements apart, moved in boxes of box_rows x
  * 128 bytes. */
-inline bool encode(PFN_cuTensorMapEncodeTiled_v12000 fn, CUtensorMap *map, const void *data,
-                   rp_dtype dtype, int rows, int cols, int stride, int box_rows)
+inline bool rp_encode_map(PFN_cuTensorMapEncodeTiled_v12000 fn, CUtensorMap *map, const void *data,
+                          rp_dtype dtype, int rows, int cols, int stride, int box_rows)
 {
-    const size_t size = elem_bytes(dtype);
+    const size_t size = rp_elem_bytes(dtype);
     const cuuint64_t dims[2] = {(cuuint64_t)cols, (cuuint64_t)rows};
     const cuuint64_t strides[1] = {(cuuint64_t)stride * size};
     const cuuint32_t box[2] = {(cuuint32_t)(K_BYTES / size), (cuuint32_t)box_rows};
@@ -170,7 +170,7 @@ inline bool encode(PFN_cuTensorMapEncodeTiled_v12000 fn, CUtensorMap *map, const
 }
 
 /* Blocks for so many tiles: one on each multiprocessor. */
-inline unsigned blocks_for(const tile_order &order)
+inline unsigned rp_blocks_for(const rp_tile_order &order)
 {
     const int n_tiles = order.n_rows * order.n_cols;
     int device = 0, n_sms = 0;
