@@ -137,11 +137,12 @@ void rp_cuda_recorded(void *self)
     rp_cuda *cuda = self;
 
     cuda->narrowed.t = 0;
-    if (!rp_cuda_recording(cuda)) {
+    if (cuda->failed != RP_OK) { /* an op may be missing, and the plan or scratch that it makes:
+                                    nobody may capture or replay that */
+        rp_cuda_graphs_drop(cuda);
         return;
     }
-    if (cuda->failed != RP_OK) { /* an op may be missing: no later job may replay that */
-        rp_cuda_graphs_drop(cuda);
+    if (!rp_cuda_recording(cuda)) {
         return;
     }
     rp_cuda_keep(cuda, finish(cuda, cuda->graphs->recording));
