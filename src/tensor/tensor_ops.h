@@ -65,6 +65,7 @@ typedef struct {
     bool on_device;     /* its memory is not host memory: put and get are needed */
     size_t bytes_total; /* device memory, 0 for the CPU */
     size_t bytes_free;
+    size_t bytes_scratch; /* that trim() would give back now, 0 for the CPU */
 } rp_device_info;
 
 /* How rope() pairs the elements of a head. */
@@ -127,6 +128,15 @@ typedef struct rp_backend_ops {
      * only. */
     rp_status (*reserve)(void *self, int k_max, int n_kv_max, int head_dim_max);
 
+    /*
+     * Give back device memory that is kept between ops only so that the next run need not ask for
+     * it. Waits for everything and forgets all sequences (replay() below); memory from alloc(),
+     * weights and plans stay, and so do the bits. The next run of a shape allocates as its first
+     * did. For when memory is short: never while a sequence is recorded, nor between an attention
+     * that feeds_linear and its linear(). A failure is kept for sync().
+     */
+    void (*trim)(void *self);
+
     /* ---- memory ---- */
     rp_status (*alloc)(void *self, size_t n_bytes, const char *what,
                        void **out); /* zeroed, 64-byte aligned */
@@ -169,7 +179,7 @@ typedef struct rp_backend_ops {
      * A sequence of ops that is the same every time, memory included: when replay() knows `key`, it
      * has started the whole sequence and returns true. On false the caller runs the ops and then
      * calls recorded(). The sequence allocates nothing and must not sync, get or put. Releasing any
-     * memory forgets all sequences. The CPU never knows a key.
+     * memory forgets all sequences, and so does trim(). The CPU never knows a key.
      */
     bool (*replay)(void *self, uint64_t key);
     void (*recorded)(void *self);

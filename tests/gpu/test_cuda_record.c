@@ -223,6 +223,43 @@ static void releasing_memory_forgets(void **state)
     }
 }
 
+/* trim() too: scratch addresses are inside the sequences. Plans stay, and find new scratch. */
+static void trimming_frees_forgets_and_keeps_the_bits(void **state)
+{
+    (void)state;
+    static float host[2 * T * D];
+
+    for (int m = 0; m < pair_n_modes; m += pair_n_modes - 1) {
+        pair_use(&pair_modes[m]);
+        const rp_backend *g = &pair_on[GPU];
+        block plain = new_block(T, 1), recorded = new_block(T, 1);
+        for (int round = 0; round < 3; round++) {
+            rp_device_info before, after;
+            bool known = false;
+            for (int i = 0; i < TIMES; i++) {
+                put_input(&plain, 450 + (unsigned)i, host);
+                put_input(&recorded, 450 + (unsigned)i, host);
+                known = run_recorded(&recorded, 10);
+                assert_false(i == 0 && known);
+                run_block(&plain);
+                same_bits(&plain, &recorded, "after a trim", i);
+            }
+            assert_true(known || pair_n_modes == 2);
+            (void)run_recorded(&recorded, 10); /* still queued when its scratch goes */
+            g->ops->info(g->self, &before);
+            g->ops->trim(g->self);
+            g->ops->info(g->self, &after);
+            assert_int_equal(g->ops->sync(g->self), RP_OK);
+            assert_true(before.bytes_scratch > 0 || pair_n_modes == 2);
+            assert_int_equal(after.bytes_scratch, 0);
+            assert_true(after.bytes_free >= before.bytes_free + before.bytes_scratch / 2);
+            same_bits(&plain, &recorded, "before a trim", round);
+        }
+        drop_block(&plain);
+        drop_block(&recorded);
+    }
+}
+
 /* restart() drops plans and sequences; memory and weights stay, and the numbers too. */
 static void restart_keeps_memory_weights_and_bits(void **state)
 {
@@ -284,6 +321,7 @@ int main(void)
         cmocka_unit_test(two_keys_do_not_mix),
         cmocka_unit_test(replays_follow_each_other),
         cmocka_unit_test(releasing_memory_forgets),
+        cmocka_unit_test(trimming_frees_forgets_and_keeps_the_bits),
         cmocka_unit_test(restart_keeps_memory_weights_and_bits),
         cmocka_unit_test(the_same_bits_every_time_and_from_a_second_backend),
     };

@@ -172,6 +172,12 @@ static rp_status cpu_reserve(void *self, int k_max, int n_kv_max, int head_dim_m
     return rp_cpu_grow_scratch(self, panel > scores ? panel : scores);
 }
 
+/* Ops may count on what reserve() made, and host memory is not what runs short: scratch stays. */
+static void cpu_trim(void *self)
+{
+    (void)self;
+}
+
 /* Ops return when they are done: there is nothing to wait for. */
 static rp_status cpu_sync(void *self)
 {
@@ -212,6 +218,7 @@ const rp_backend_ops rp_backend_cpu = {
     .close = cpu_close,
     .restart = cpu_restart,
     .reserve = cpu_reserve,
+    .trim = cpu_trim,
     .alloc = rp_cpu_alloc,
     .alloc_act = rp_cpu_alloc_act,
     .release = rp_cpu_release,

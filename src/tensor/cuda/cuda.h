@@ -167,6 +167,9 @@ bool rp_cuda_recording(const rp_cuda *cuda);
 /* At least n_bytes; contents are lost when it grows. RP_E_NOMEM, RP_E_ARG while recording. */
 rp_status rp_cuda_scratch_grow(rp_cuda *cuda, rp_cuda_scratch *scratch, size_t n_bytes,
                                const char *what);
+/* All scratch there is, and freeing it: nothing queued may use it, no sequence may know it. */
+size_t rp_cuda_scratch_bytes(rp_cuda *cuda);
+void rp_cuda_scratch_drop(rp_cuda *cuda);
 
 /* ---- cuda_record.c ---- */
 bool rp_cuda_replay(void *self, uint64_t key);

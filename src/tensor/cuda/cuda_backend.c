@@ -26,13 +26,7 @@ static void close_handles(rp_cuda *cuda)
     if (cuda->stream != NULL) {
         (void)cudaStreamDestroy(cuda->stream);
     }
-    rp_cuda_scratch *const scratch[] = {&cuda->workspace, &cuda->cast, &cuda->scores, &cuda->narrow,
-                                        &cuda->heads};
-    for (int i = 0; i < 5; i++) {
-        (void)cudaFree(scratch[i]->data);
-        *scratch[i] = (rp_cuda_scratch){0};
-    }
-    cuda->narrowed.t = 0;
+    rp_cuda_scratch_drop(cuda);
     cuda->lt = NULL;
     cuda->dnn = NULL;
     cuda->stream = NULL;
@@ -133,6 +127,18 @@ static rp_status cuda_reserve(void *self, int k_max, int n_kv_max, int head_dim_
     return RP_OK;
 }
 
+/* Sequences first: scratch addresses are inside them. Plans stay, as the handles do: what they need
+ * of the workspace is asked for in every run. */
+static void cuda_trim(void *self)
+{
+    rp_cuda *cuda = self;
+
+    (void)cudaSetDevice(cuda->device);
+    rp_cuda_graphs_drop(cuda);
+    rp_cuda_keep(cuda, RP_CUDA(cuda, cudaStreamSynchronize(cuda->stream)));
+    rp_cuda_scratch_drop(cuda);
+}
+
 /* A device error comes before a number that is not finite: it is the cause. */
 static rp_status cuda_sync(void *self)
 {
@@ -171,6 +177,7 @@ const rp_backend_ops rp_backend_cuda = {
     .close = cuda_close,
     .restart = cuda_restart,
     .reserve = cuda_reserve,
+    .trim = cuda_trim,
     .alloc = rp_cuda_alloc,
     .alloc_act = rp_cuda_alloc_act,
     .release = rp_cuda_release,

@@ -151,7 +151,7 @@ void rp_cuda_pci(int device, char *out, size_t n_out)
 
 void rp_cuda_info(void *self, rp_device_info *out)
 {
-    const rp_cuda *cuda = self;
+    rp_cuda *cuda = self;
 
     *out = (rp_device_info){.on_device = true};
     (void)snprintf(out->name, sizeof(out->name), "%s", cuda->name);
@@ -164,4 +164,5 @@ void rp_cuda_info(void *self, rp_device_info *out)
     rp_cuda_pci(cuda->device, out->pci, sizeof(out->pci));
     (void)cudaSetDevice(cuda->device); /* the next call asks the current one */
     (void)cudaMemGetInfo(&out->bytes_free, &out->bytes_total);
+    out->bytes_scratch = rp_cuda_scratch_bytes(cuda);
 }

@@ -184,7 +184,6 @@ static rp_status choose_algorithm(rp_cuda *cuda, plan *p)
 {
     cublasLtMatmulPreference_t want = NULL;
 
-    RP_TRY(rp_cuda_scratch_grow(cuda, &cuda->workspace, WORKSPACE_BYTES, "workspace of products"));
     RP_TRY(RP_BLAS(cuda, cublasLtMatmulPreferenceCreate(&want)));
     const rp_status st = ask(cuda, p, want);
     (void)cublasLtMatmulPreferenceDestroy(want);
@@ -271,6 +270,8 @@ rp_status rp_cuda_gemm(rp_cuda *cuda, const rp_cuda_gemm_shape *shape, rp_cuda_v
     if (p == NULL) {
         RP_TRY(new_plan(cuda, &key, shape, &p));
     }
+    /* also for plans made before: trim() may have freed it */
+    RP_TRY(rp_cuda_scratch_grow(cuda, &cuda->workspace, WORKSPACE_BYTES, "workspace of products"));
     if (p->scaled) {
         RP_TRY(set_scales(cuda, p, shape));
     }

@@ -225,6 +225,34 @@ rp_status rp_cuda_scratch_grow(rp_cuda *cuda, rp_cuda_scratch *scratch, size_t n
     return RP_OK;
 }
 
+/* The i-th of all scratch, NULL behind the last. */
+static rp_cuda_scratch *scratch_at(rp_cuda *cuda, size_t i)
+{
+    rp_cuda_scratch *const all[] = {&cuda->workspace, &cuda->cast, &cuda->scores, &cuda->narrow,
+                                    &cuda->heads};
+
+    return i < sizeof(all) / sizeof(all[0]) ? all[i] : NULL;
+}
+
+size_t rp_cuda_scratch_bytes(rp_cuda *cuda)
+{
+    size_t sum = 0;
+
+    for (size_t i = 0; scratch_at(cuda, i) != NULL; i++) {
+        sum += scratch_at(cuda, i)->n_bytes;
+    }
+    return sum;
+}
+
+void rp_cuda_scratch_drop(rp_cuda *cuda)
+{
+    for (size_t i = 0; scratch_at(cuda, i) != NULL; i++) {
+        (void)cudaFree(scratch_at(cuda, i)->data);
+        *scratch_at(cuda, i) = (rp_cuda_scratch){0};
+    }
+    cuda->narrowed.t = 0; /* its rows are gone */
+}
+
 /* ---- copies ---- */
 
 /* f32 room on the device for what goes to or comes from a bf16 block. */
