@@ -129,10 +129,11 @@ void rp_need_explain(const rp_pipeline *p, const rp_denoiser_job *job, int n_ima
     (void)snprintf(
         text, n_bytes,
         "not enough memory on %s: the transformer's weights take %.3g GB in %s%s, its "
-        "buffers for latents of %d x %d %.3g GB; %.3g of %.3g GB are free. What would fit: %s",
+        "buffers for latents of %d x %d %.3g GB, scratch so far %.3g GB; %.3g of %.3g GB are free. "
+        "What would fit: %s",
         s.device.name, (double)s.need.weights * 1e-9, s.device.precision,
         p->denoiser_self != NULL ? " (they are there)" : "", s.job.w, s.job.h,
-        (double)s.need.buffers * 1e-9, (double)s.device.bytes_free * 1e-9,
-        (double)s.device.bytes_total * 1e-9,
+        (double)s.need.buffers * 1e-9, (double)s.device.bytes_scratch * 1e-9,
+        (double)s.device.bytes_free * 1e-9, (double)s.device.bytes_total * 1e-9,
         fit[0] != '\0' ? fit : "nothing smaller of this model");
 }

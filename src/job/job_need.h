@@ -9,8 +9,9 @@
 
 /*
  * One line about why `job` (h 0: a picture of the model's own size) does not fit p's device,
- * instead of the one in text[n_bytes], which stays when the model's config cannot be read. Releases
- * what the denoiser computes in.
+ * instead of the one in text[n_bytes], which stays when the model's config cannot be read. Scratch
+ * is what the device's ops have asked for until now: nobody knows beforehand what they will. It
+ * counts as taken. Releases what the denoiser computes in.
  */
 void rp_need_explain(const rp_pipeline *p, const rp_denoiser_job *job, int n_images, char *text,
                      size_t n_bytes);

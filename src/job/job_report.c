@@ -86,18 +86,20 @@ static bool add_times(cJSON *root, const rp_job *job)
            num(root, "images_per_second", job->params.images / (t->encode + t->sample + t->decode));
 }
 
-/* The device, and what it took to get the weights there. */
+/* Rank 0's device, what it took to get the weights there, and the scratch that its ops hold now. */
 static bool add_device(cJSON *root, const rp_job *job)
 {
     const rankpool *pool = job->pool;
     const double gb      = (double)pool->weights_bytes * 1e-9;
+    rp_device_info now;
     bool ok = cJSON_AddStringToObject(root, "precision", pool->device.precision) != NULL;
 
     if (!ok || !pool->device.on_device) {
         return ok;
     }
+    pool->backend.ops->info(pool->backend.self, &now);
     ok = cJSON_AddStringToObject(root, "device", pool->device.name) != NULL &&
-         num(root, "weights_gb", gb);
+         num(root, "weights_gb", gb) && num(root, "scratch_gb", (double)now.bytes_scratch * 1e-9);
     if (ok && pool->share_seconds > 0) {
         ok = num(root, "share_seconds", pool->share_seconds) &&
              num(root, "share_gb_per_second", gb / pool->share_seconds);

@@ -1,4 +1,4 @@
-/* job_room.c - who leaves the device when its memory is short. */
+/* job_room.c - who leaves the device when its memory is short, and what is given back then. */
 #include "job/job_room.h"
 
 #include "base/check.h"
@@ -54,7 +54,7 @@ static void say_left(const guest *g, double gb)
 
 static bool make_room(rp_pipeline *p, rp_room_use use)
 {
-    for (int i = 0; p->on_device && g_leaves[use][i] != NULL; i++) {
+    for (int i = 0; p->whole && g_leaves[use][i] != NULL; i++) {
         const guest *g = g_leaves[use][i];
         const size_t before = bytes_free(p, NULL);
         g->leave(p);
@@ -65,6 +65,25 @@ static bool make_room(rp_pipeline *p, rp_room_use use)
         }
     }
     return false;
+}
+
+/* When nobody is left to go. The next units allocate again and are recorded again, so not as long
+ * as somebody can leave, and not in rp_room_spare: the same job would pay for it each time. */
+static bool trim(const rp_pipeline *p)
+{
+    const size_t before = bytes_free(p, NULL);
+
+    p->backend.ops->trim(p->backend.self);
+    const size_t after = bytes_free(p, NULL);
+    if (after <= before) {
+        return false;
+    }
+    const bool held = rp_log_hold(!p->whole); /* rank 0 alone prints */
+    RP_INFO("the GPU's scratch was given back (%.2g GB): memory is short; the next units make it "
+            "again",
+            (double)(after - before) * 1e-9);
+    (void)rp_log_hold(held);
+    return true;
 }
 
 /* ---- trying */
@@ -79,9 +98,23 @@ static rp_status try_once(rp_pipeline *p, rp_room_use use, rp_room_fn work, void
     return work != NULL ? work(arg) : RP_OK;
 }
 
+/* Scratch last, and once: what the try after that has made is its own. */
+static bool can_try_again(rp_pipeline *p, rp_room_use use, bool *trimmed)
+{
+    if (make_room(p, use)) {
+        return true;
+    }
+    if (*trimmed) {
+        return false;
+    }
+    *trimmed = trim(p);
+    return *trimmed;
+}
+
 rp_status rp_room_try(rp_pipeline *p, rp_room_use use, rp_room_fn work, void *arg, char *text)
 {
     rp_status st = RP_OK;
+    bool trimmed = false;
 
     text[0] = '\0';
     if (!p->on_device) {
@@ -93,7 +126,7 @@ rp_status rp_room_try(rp_pipeline *p, rp_room_use use, rp_room_fn work, void *ar
         st = try_once(p, use, work, arg);
         rp_log_hold_errors(false);
         rp_log_take(text, RP_LOG_LINE_BYTES);
-    } while (st == RP_E_NOMEM && p->whole && make_room(p, use));
+    } while (st == RP_E_NOMEM && can_try_again(p, use, &trimmed));
     return st;
 }
 
@@ -101,7 +134,7 @@ rp_status rp_room_run(rp_pipeline *p, rp_room_use use, rp_room_fn work, void *ar
 {
     char text[RP_LOG_LINE_BYTES];
 
-    if (!p->on_device || !p->whole) {
+    if (!p->on_device) {
         return try_once(p, use, work, arg);
     }
     const rp_status st = rp_room_try(p, use, work, arg, text);

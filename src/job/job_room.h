@@ -1,6 +1,7 @@
 /*
- * job_room.h - device memory of rank 0: text encoder and VAE work once per job, so they leave when
- * something else needs their room, and come back when they are needed again.
+ * job_room.h - device memory that is short. Text encoder and VAE work once per job on rank 0, so
+ * they leave when something else needs their room, and come back when they are needed again. When
+ * nobody can leave any more, and on the other ranks, the backend gives back its scratch.
  *
  * With room for all nothing ever leaves. On the CPU weights are mapped files: the same.
  */
@@ -18,8 +19,9 @@ typedef enum {
 
 typedef rp_status (*rp_room_fn)(void *arg);
 
-/* work(arg), again after each RP_E_NOMEM as long as somebody can leave: it must be able to begin
- * anew. Errors of tries that were repeated are not logged. NULL work: only open what must be there.
+/* work(arg), again after each RP_E_NOMEM as long as somebody can leave, and once more when the
+ * backend's trim() has given something back: it must be able to begin anew. Errors of tries that
+ * were repeated are not logged. NULL work: only open what must be there.
  */
 rp_status rp_room_run(rp_pipeline *pipeline, rp_room_use use, rp_room_fn work, void *arg);
 

@@ -41,6 +41,7 @@ static void fake_info(void *self, rp_device_info *out)
     out->on_device = !rp_fake.host_memory;
     out->bytes_total = rp_fake.budget;
     out->bytes_free = rp_fake.budget - rp_fake.used;
+    out->bytes_scratch = rp_fake.scratch;
     (void)snprintf(out->name, sizeof(out->name), "fake GPU");
 }
 
@@ -100,6 +101,47 @@ static void fake_weight_release(void *self, rp_tensor *weight)
     rp_backend_cpu.weight_release(self, weight);
 }
 
+/* ---- scratch: grows only, until it is trimmed */
+
+static void drop_scratch(void)
+{
+    rp_fake.used -= rp_fake.scratch;
+    rp_fake.scratch = 0;
+}
+
+static void fake_trim(void *self)
+{
+    rp_fake.n_trims++;
+    drop_scratch();
+    rp_backend_cpu.trim(self);
+}
+
+static void fake_close(void *self)
+{
+    drop_scratch();
+    rp_backend_cpu.close(self);
+}
+
+static void fake_linear(void *self, const float *x, int t, int k, int x_stride,
+                        const rp_tensor *const *w, int n_w, const rp_tensor *bias, float *out)
+{
+    rp_cpu *const cpu = self;
+    const size_t need = (size_t)t * (size_t)k * rp_fake.scratch_of;
+
+    if (need > rp_fake.scratch) {
+        drop_scratch();
+        const rp_status st = take(need, "scratch");
+        if (st != RP_OK) {
+            cpu->failed = cpu->failed == RP_OK ? st : cpu->failed;
+            return;
+        }
+        rp_fake.scratch = need;
+    }
+    rp_backend_cpu.linear(self, x, t, k, x_stride, w, n_w, bias, out);
+}
+
+/* ---- failures to order */
+
 static void fake_check_finite(void *self, const float *x, size_t n)
 {
     rp_fake.n_units++;
@@ -123,6 +165,9 @@ static void __attribute__((constructor)) fill_table(void)
     g_fake.usable = fake_usable;
     g_fake.why_not = fake_why_not;
     g_fake.info = fake_info;
+    g_fake.close = fake_close;
+    g_fake.trim = fake_trim;
+    g_fake.linear = fake_linear;
     g_fake.alloc = fake_alloc;
     g_fake.alloc_act = fake_alloc_act;
     g_fake.release = fake_release;

@@ -17,6 +17,9 @@ typedef struct {
     bool absent;       /* usable() is false */
     bool host_memory;  /* its memory is not a device's */
     int n_units;       /* evaluated: calls of check_finite */
+    size_t scratch_of; /* scratch that linear() takes for each element of its input, bytes */
+    size_t scratch;    /* taken now; part of `used` */
+    int n_trims;       /* calls of trim */
     int fail_unit;     /* the sync after so many units fails with RP_E_CUDA; 0: never */
 } rp_fake_state;
 

@@ -4,6 +4,11 @@
 
 #include "rp_fake.h"
 
+#include "base/log.h"
+#include "job/job_need.h"
+#include "job/job_resident.h"
+#include "job/job_room.h"
+
 #include <rankpool/rankpool.h>
 
 #include <stdio.h>
@@ -12,9 +17,10 @@
 
 enum { SIDE = 64, N_RGB = SIDE * SIDE * 3 };
 
-static uint8_t g_want[N_RGB]; /* where nothing has to leave */
-static size_t g_most;         /* bytes that this took */
-static int g_errors, g_left;  /* lines */
+static uint8_t g_want[N_RGB];         /* where nothing has to leave */
+static size_t g_most;                 /* bytes that this took */
+static int g_errors, g_left, g_given; /* lines */
+static size_t g_scratch_of;           /* for the fake GPU of the next run */
 static char g_last_left[256], g_last_error[512];
 
 static void count_line(void *arg, rp_log_level level, const char *line)
@@ -28,6 +34,7 @@ static void count_line(void *arg, rp_log_level level, const char *line)
         g_left++;
         (void)snprintf(g_last_left, sizeof(g_last_left), "%s", line);
     }
+    g_given += strstr(line, "the GPU's scratch was given back (") != NULL;
 }
 
 static rp_settings *settings(void)
@@ -50,8 +57,8 @@ static rp_status run(size_t budget, uint8_t *rgb, rp_settings *s)
     rp_result *result = NULL;
     int width = 0, height = 0;
 
-    rp_fake = (rp_fake_state){.budget = budget};
-    g_errors = g_left = 0;
+    rp_fake = (rp_fake_state){.budget = budget, .scratch_of = g_scratch_of};
+    g_errors = g_left = g_given = 0;
     rp_status st = rp_open(s, &pool);
     for (int i = 0; i < 2 && st == RP_OK; i++) {
         rp_result_free(result);
@@ -134,6 +141,7 @@ static void a_transformer_that_does_not_fit_is_told_with_what_would(void **state
                                 "0.022 of 0.022 GB are free", "--precision fp8 (0.0", NULL};
     const char *const job[] = {"0.04 GB in f32 (they are there)",
                                "latents of 40 x 40 ",
+                               "scratch so far 0 GB",
                                "--precision bf16 (0.0",
                                "--precision fp8 (0.0",
                                "--width 1",
@@ -153,6 +161,114 @@ static void a_transformer_that_does_not_fit_is_told_with_what_would(void **state
     assert_says(job);
 }
 
+/* ---- scratch */
+
+/* Work that needs so many bytes of the device, which it gives back. */
+typedef struct {
+    rp_backend backend;
+    size_t n_bytes;
+    int n_tries;
+} needy;
+
+static rp_status try_to_take(void *arg)
+{
+    needy *work = arg;
+    void *mem = NULL;
+
+    work->n_tries++;
+    const rp_status st =
+        work->backend.ops->alloc(work->backend.self, work->n_bytes, "a test", &mem);
+    work->backend.ops->release(work->backend.self, mem);
+    return st;
+}
+
+/* A rank with nobody who could leave, and with 600 of 1000 bytes as scratch. */
+static void trim_is_called_once_and_only_when_memory_is_short(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t n_bytes, scratch;
+        rp_status st;
+        int n_tries, n_trims;
+    } rows[] = {
+        {400, 600, RP_OK, 1, 0},       {401, 600, RP_OK, 2, 1},     {1000, 600, RP_OK, 2, 1},
+        {1001, 600, RP_E_NOMEM, 2, 1}, {1001, 0, RP_E_NOMEM, 1, 1}, /* nothing came back */
+    };
+    const rp_backend_params params = {.n_threads = 1};
+    rp_backend backend = {.ops = rp_backend_list[0]};
+
+    assert_int_equal(backend.ops->open(&params, &backend.self), RP_OK);
+    for (size_t i = 0; i < 2 * sizeof(rows) / sizeof(rows[0]); i++) {
+        rp_pipeline p = {.backend = backend, .on_device = true, .whole = i % 2 == 0};
+        needy work = {backend, rows[i / 2].n_bytes, 0};
+        rp_fake = (rp_fake_state){
+            .budget = 1000, .used = rows[i / 2].scratch, .scratch = rows[i / 2].scratch};
+        g_errors = g_given = 0;
+        assert_int_equal(rp_room_run(&p, RP_ROOM_SAMPLE, try_to_take, &work), rows[i / 2].st);
+        assert_int_equal(work.n_tries, rows[i / 2].n_tries);
+        assert_int_equal(rp_fake.n_trims, rows[i / 2].n_trims);
+        assert_int_equal(g_errors, rows[i / 2].st != RP_OK);
+        assert_int_equal(g_given, p.whole && rows[i / 2].n_tries > 1); /* rank 0 says it */
+        rp_room_spare(&p);
+        assert_int_equal(rp_fake.n_trims, rows[i / 2].n_trims);
+    }
+    rp_fake = (rp_fake_state){.budget = RP_FAKE_ENOUGH};
+    backend.ops->close(backend.self);
+}
+
+/* As without scratch; somewhere between enough and too little scratch makes the difference. */
+static void scratch_makes_room_where_nobody_else_can(void **state)
+{
+    (void)state;
+    uint8_t rgb[N_RGB];
+    int n_good = 0, n_bad = 0, n_by_scratch = 0;
+
+    g_scratch_of = 400;
+    assert_int_equal(run(RP_FAKE_ENOUGH, rgb, settings()), RP_OK);
+    assert_memory_equal(rgb, g_want, N_RGB);
+    assert_int_equal(rp_fake.n_trims, 0);
+    for (size_t budget = rp_fake.most; budget > 40000000; budget -= 500000) {
+        const rp_status st = run(budget, rgb, settings());
+        assert_true(g_given <= rp_fake.n_trims);
+        if (st == RP_OK) {
+            assert_memory_equal(rgb, g_want, N_RGB);
+            assert_int_equal(g_errors, 0);
+            n_good++;
+            n_by_scratch += g_given > 0;
+        } else {
+            assert_int_equal(st, RP_E_NOMEM);
+            assert_int_equal(g_errors, 1);
+            n_bad++;
+        }
+    }
+    print_message("%d sizes with a picture, %d of them by giving scratch back, %d without\n",
+                  n_good, n_by_scratch, n_bad);
+    assert_true(n_by_scratch > 0 && n_good > n_by_scratch && n_bad > 0);
+    g_scratch_of = 0;
+}
+
+static void scratch_is_among_the_needs_that_are_told(void **state)
+{
+    (void)state;
+    const rp_denoiser_job job = {.c = 16, .h = 16, .w = 16, .n_evals = 2, .n_conds = 2};
+    rp_settings *s = settings();
+    char text[RP_LOG_LINE_BYTES] = "", want[64];
+    rankpool *pool = NULL;
+    rp_result *result = NULL;
+
+    rp_fake = (rp_fake_state){.budget = RP_FAKE_ENOUGH, .scratch_of = 400};
+    assert_int_equal(rp_open(s, &pool), RP_OK);
+    assert_int_equal(rp_generate(pool, s, NULL, &result), RP_OK);
+    rp_need_explain(&pool->pipeline, &job, 1, text, sizeof(text));
+    (void)snprintf(want, sizeof(want), ", scratch so far %.3g GB;", (double)rp_fake.scratch * 1e-9);
+    assert_true(rp_fake.scratch > 0 && rp_fake.n_trims == 0);
+    assert_non_null(strstr(text, want));
+    rp_result_free(result);
+    rp_close(pool);
+    rp_settings_free(s);
+    assert_int_equal(rp_fake.used, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -160,6 +276,9 @@ int main(void)
         cmocka_unit_test(the_encoder_leaves_and_comes_back_for_the_next_prompt),
         cmocka_unit_test(a_device_of_any_size_gives_the_picture_or_one_error),
         cmocka_unit_test(a_transformer_that_does_not_fit_is_told_with_what_would),
+        cmocka_unit_test(trim_is_called_once_and_only_when_memory_is_short),
+        cmocka_unit_test(scratch_makes_room_where_nobody_else_can),
+        cmocka_unit_test(scratch_is_among_the_needs_that_are_told),
     };
 
     rp_set_log(count_line, NULL);
