@@ -87,8 +87,7 @@ static rp_status open_backend(const rp_settings *settings, const selection *sele
     RP_TRY(selected->row->open(&params, &pool->backend.self));
     pool->backend.ops = selected->row;
     pool->backend.ops->info(pool->backend.self, &pool->device);
-    rp_ctrl_wait_own_cores(pool->device.on_device &&
-                           pool->place.n_threads >= RP_TOPO_LEAST * pool->place.n_sharing);
+    rp_ctrl_wait_own_cores(pool->device.on_device && rp_topo_own_cores(&pool->place));
     return RP_OK;
 }
 

@@ -195,6 +195,18 @@ static void keep_masks(plan *p)
     }
 }
 
+/* Masks may overlap in part, so also of ranks that the plan keeps apart otherwise. */
+static int count_near(const plan *p, int rank)
+{
+    int n = 1;
+
+    for (int i = 0; i < p->n; i++) {
+        n += i != rank && (hwloc_bitmap_iszero(p->seats[i].cpus) ||
+                           hwloc_bitmap_intersects(p->seats[i].cpus, p->seats[rank].cpus));
+    }
+    return n;
+}
+
 /* ---- the nearest network card: for people, NCCL looks for its own */
 
 static bool is_fabric(hwloc_obj_t dev)
@@ -313,9 +325,15 @@ rp_status rp_topo_plan(const rp_topo_machine *machine, const rp_topo_rank *ranks
     }
     for (int i = 0; st == RP_OK && i < n; i++) {
         write_place(&p, &p.seats[i], &places[i]);
+        places[i].n_near = count_near(&p, i);
     }
     close_plan(&p);
     return st;
+}
+
+bool rp_topo_own_cores(const rp_topo_place *place)
+{
+    return place->n_threads >= RP_TOPO_LEAST * place->n_near;
 }
 
 bool rp_topo_is_short(const rp_topo_machine *machine, const rp_topo_place *place, int n)

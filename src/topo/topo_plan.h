@@ -40,6 +40,8 @@ typedef struct {
     char nic[32];                 /* nearest to the device or the cores, "mlx5_0"; "" for none */
     int n_cores, n_threads;       /* in cpus */
     int n_sharing; /* ranks that have the same cpus: 1, or more where nobody is bound */
+    int n_near;    /* ranks that may run on one of cpus: itself, those that share them whole or in
+                      part, and those of which nothing is known */
     bool narrower; /* than the mask: there is something to bind */
 } rp_topo_place;
 
@@ -50,6 +52,10 @@ rp_status rp_topo_plan(const rp_topo_machine *machine, const rp_topo_rank *ranks
 /* Did the launcher's mask leave a rank under RP_TOPO_LEAST hardware threads, on a machine that has
  * as many for each of its n ranks? */
 bool rp_topo_is_short(const rp_topo_machine *machine, const rp_topo_place *place, int n);
+
+/* Has a rank RP_TOPO_LEAST hardware threads for each rank that may run on its own? Then it may wait
+ * awake. Pure. */
+bool rp_topo_own_cores(const rp_topo_place *place);
 
 /* Threads for one of n_sharing ranks that share n_cores: at least 1. Pure. */
 int rp_topo_threads(int n_cores, int n_sharing);

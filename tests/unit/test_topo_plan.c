@@ -307,6 +307,69 @@ static void bind_none_leaves_the_masks(void **state)
     close_node(nd);
 }
 
+/* How many ranks may run on a rank's cores, and whether these count as its own. */
+static void expect_near(const node *nd, int rank, int n_near, bool own)
+{
+    const rp_topo_place *p = &nd->places[rank];
+
+    if (p->n_near != n_near || rp_topo_own_cores(p) != own) {
+        fail_msg("rank %d on %s: %d ranks near, own %d; expected %d, %d", rank, p->cpus, p->n_near,
+                 rp_topo_own_cores(p), n_near, own);
+    }
+}
+
+static void masks_that_overlap_in_part_are_shared(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *mask;
+        int n_near;
+        bool own;
+    } rows[] = {
+        {"0-3", 2, false},   /* one thread in common with the next: 4 for two ranks */
+        {"3-8", 2, true},    /* 6 are enough for two */
+        {"9-11", 1, true},   /* nobody else's */
+        {"12-14", 3, false}, /* the next one's too, and inside the one after that */
+        {"12-14", 3, false}, {"12-20", 3, true}, {"21-22", 1, false}, /* its own, and too few */
+    };
+    node *nd = open_node("gpus8");
+
+    for (size_t r = 0; r < sizeof(rows) / sizeof(rows[0]); r++) {
+        add_rank(nd, rows[r].mask, "");
+    }
+    make_plan(nd, false);
+    for (size_t r = 0; r < sizeof(rows) / sizeof(rows[0]); r++) {
+        expect_near(nd, (int)r, rows[r].n_near, rows[r].own);
+    }
+    close_node(nd);
+}
+
+/* What counts is where ranks may run in the end: bound, those of one mask keep apart. */
+static void bound_ranks_share_with_those_of_other_masks_only(void **state)
+{
+    (void)state;
+    node *nd = open_node("gpus8");
+
+    add_rank(nd, "0-11", ""); /* gets 0-5 */
+    add_rank(nd, "0-11", ""); /* gets 6-11 */
+    add_rank(nd, "10-15", "");
+    make_plan(nd, true);
+    expect(nd, 0, "0-5|0|ib0|6|6|1");
+    expect(nd, 1, "6-11|0|ib0|6|6|1");
+    expect_near(nd, 0, 1, true);
+    expect_near(nd, 1, 2, true);
+    expect_near(nd, 2, 2, true);
+    make_plan(nd, false);
+    expect_near(nd, 0, 3, true);
+    expect_near(nd, 2, 3, false);
+    add_rank(nd, "", ""); /* may be anywhere */
+    make_plan(nd, true);
+    expect_near(nd, 0, 2, true);
+    expect_near(nd, 1, 3, false);
+    expect_near(nd, 3, 1, false); /* no cores that it knows */
+    close_node(nd);
+}
+
 /* A mask that could not be written down: nothing is known, nothing is bound. */
 static void an_unknown_mask_is_not_bound(void **state)
 {
@@ -390,6 +453,8 @@ int main(void)
         cmocka_unit_test(wishes_that_overlap_in_part_are_given_up),
         cmocka_unit_test(two_ranks_of_one_gpu_split_its_cores),
         cmocka_unit_test(bind_none_leaves_the_masks),
+        cmocka_unit_test(masks_that_overlap_in_part_are_shared),
+        cmocka_unit_test(bound_ranks_share_with_those_of_other_masks_only),
         cmocka_unit_test(an_unknown_mask_is_not_bound),
         cmocka_unit_test(a_file_that_is_no_topology_is_refused),
         cmocka_unit_test(this_machine_has_a_plan),
