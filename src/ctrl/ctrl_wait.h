@@ -30,8 +30,8 @@ void rp_ctrl_wait_pause(rp_ctrl_wait *wait);
 unsigned rp_ctrl_wait_sleep_us(double waited_s);
 
 /* For the whole process, before or between waits: do this rank's computations leave its cores free,
- * and are there enough for all ranks that may run on them? Then it yields for 5 ms instead of 1, and its sleeps
- * grow slower. false at the start. */
+ * and are there enough for all ranks that may run on them? Then it yields for 5 ms instead of 1,
+ * and its sleeps grow slower. false at the start. */
 void rp_ctrl_wait_own_cores(bool own);
 
 /* Once per process: let short sleeps of this thread be short (the kernel adds 50 us by default). */

@@ -30,7 +30,8 @@ static rp_status choose_row(const char *name, bool talk, const rp_backend_ops **
             return RP_OK;
         }
         if (!any) {
-            return RP_FAIL(RP_E_UNSUP, "backend %s cannot work here: %s (--backend auto takes what works)",
+            return RP_FAIL(RP_E_UNSUP,
+                           "backend %s cannot work here: %s (--backend auto takes what works)",
                            name, (*row)->why_not());
         }
         if (talk) {
@@ -47,7 +48,8 @@ static rp_status check_table(const rp_backend_ops *row)
         void *slot = NULL;
         memcpy(&slot, (const char *)row + i * sizeof(slot), sizeof(slot));
         if (slot == NULL) {
-            return RP_FAIL(RP_E_UNSUP, "backend %s lacks an op (slot %zu of its table)", row->name, i);
+            return RP_FAIL(RP_E_UNSUP, "backend %s lacks an op (slot %zu of its table)", row->name,
+                           i);
         }
     }
     return RP_OK;
@@ -76,11 +78,12 @@ static rp_status select_device(const rp_settings *settings, const rankpool *pool
     return RP_OK;
 }
 
-static rp_status open_backend(const rp_settings *settings, const selection *selected, rankpool *pool)
+static rp_status open_backend(const rp_settings *settings, const selection *selected,
+                              rankpool *pool)
 {
     const rp_backend_params params = {
         .n_threads = pool->n_threads,
-        .device    = selected->device,
+        .device = selected->device,
         .precision = precision_of(settings),
     };
 
@@ -102,8 +105,8 @@ typedef struct {
 static rp_status refuse_mix(const rankpool *pool, const choice *all, int r)
 {
     if (rp_ctrl_rank(pool->ctrl) == 0) {
-        RP_ERROR("rank %d on host %s computes on %s in %s, rank 0 on host %s on %s in %s; give all ranks "
-                 "the same --backend and --precision",
+        RP_ERROR("rank %d on host %s computes on %s in %s, rank 0 on host %s on %s in %s; give all "
+                 "ranks the same --backend and --precision",
                  r, rp_ctrl_host(pool->ctrl, r), all[r].backend, all[r].device.precision,
                  rp_ctrl_host(pool->ctrl, 0), all[0].backend, all[0].device.precision);
     }
@@ -113,8 +116,8 @@ static rp_status refuse_mix(const rankpool *pool, const choice *all, int r)
 static rp_status refuse_shared(const rankpool *pool, const choice *all, int first, int second)
 {
     if (rp_ctrl_rank(pool->ctrl) == 0) {
-        RP_ERROR("ranks %d and %d on host %s have the same GPU (%s, %s); start one rank per GPU, or allow "
-                 "it with --allow-shared-gpu",
+        RP_ERROR("ranks %d and %d on host %s have the same GPU (%s, %s); start one rank per GPU, "
+                 "or allow it with --allow-shared-gpu",
                  first, second, rp_ctrl_host(pool->ctrl, first), all[first].device.name,
                  all[first].device.id);
     }
@@ -135,7 +138,8 @@ static rp_status check_choice(const rankpool *pool, const choice *all, int r)
         }
     }
     if (rp_ctrl_rank(pool->ctrl) == 0 && strcmp(all[r].device.name, all[0].device.name) != 0) {
-        RP_WARN("rank %d on host %s has a %s, rank 0 a %s: pictures may differ in their last bits from those "
+        RP_WARN("rank %d on host %s has a %s, rank 0 a %s: pictures may differ in their last bits "
+                "from those "
                 "of one kind of GPU",
                 r, rp_ctrl_host(pool->ctrl, r), all[r].device.name, all[0].device.name);
     }
@@ -145,8 +149,8 @@ static rp_status check_choice(const rankpool *pool, const choice *all, int r)
 static rp_status compare_choices(rankpool *pool, bool may_share)
 {
     const int n_ranks = rp_ctrl_n_ranks(pool->ctrl);
-    choice mine       = {.device = pool->device, .may_share = may_share};
-    choice *all       = NULL;
+    choice mine = {.device = pool->device, .may_share = may_share};
+    choice *all = NULL;
 
     strncpy(mine.backend, pool->backend.ops->name, sizeof(mine.backend) - 1);
     RP_TRY(rp_mem_new((size_t)n_ranks, sizeof(*all), "devices of the ranks", (void **)&all));

@@ -39,7 +39,7 @@ static rp_status median(const double *values, int n, double *out)
 /* Of the device; a CPU computes between units too. */
 static rp_status idle_times(rp_job *job)
 {
-    rp_timeline *t     = &job->pool->timeline;
+    rp_timeline *t = &job->pool->timeline;
     double *const gaps = t->ms; /* free again once it is read */
 
     job->times.gpu_idle_median = job->times.gpu_idle_max = NAN;
@@ -63,7 +63,8 @@ rp_status rp_job_medians(rp_job *job)
     for (int i = first; i < first + 2 && i < job->params.steps; i++) {
         job->times.warm += fmax(0, job->times.step[i] - job->times.step_median);
     }
-    return median(job->times.unit + job->first_eval, job->n_evals - job->first_eval, &job->times.unit_median);
+    return median(job->times.unit + job->first_eval, job->n_evals - job->first_eval,
+                  &job->times.unit_median);
 }
 
 /* ---- JSON */
@@ -78,11 +79,12 @@ static bool add_times(cJSON *root, const rp_job *job)
 {
     const rp_job_times *t = &job->times;
 
-    return num(root, "open_seconds", job->pool->open_seconds) && num(root, "encode_seconds", t->encode) &&
-           num(root, "sample_seconds", t->sample) && num(root, "decode_seconds", t->decode) &&
-           num(root, "write_seconds", t->write) &&
+    return num(root, "open_seconds", job->pool->open_seconds) &&
+           num(root, "encode_seconds", t->encode) && num(root, "sample_seconds", t->sample) &&
+           num(root, "decode_seconds", t->decode) && num(root, "write_seconds", t->write) &&
            num(root, "steps_per_second", (job->params.steps - job->first_step) / t->sample) &&
-           num(root, "step_ms", 1e3 * t->step_median) && num(root, "unit_ms", 1e3 * t->unit_median) &&
+           num(root, "step_ms", 1e3 * t->step_median) &&
+           num(root, "unit_ms", 1e3 * t->unit_median) &&
            num(root, "images_per_second", job->params.images / (t->encode + t->sample + t->decode));
 }
 
@@ -90,7 +92,7 @@ static bool add_times(cJSON *root, const rp_job *job)
 static bool add_device(cJSON *root, const rp_job *job)
 {
     const rankpool *pool = job->pool;
-    const double gb      = (double)pool->weights_bytes * 1e-9;
+    const double gb = (double)pool->weights_bytes * 1e-9;
     rp_device_info now;
     bool ok = cJSON_AddStringToObject(root, "precision", pool->device.precision) != NULL;
 
@@ -111,7 +113,7 @@ static bool add_device(cJSON *root, const rp_job *job)
 static bool add_start(cJSON *root, const rp_job *job)
 {
     const rp_pipeline *p = &job->pool->pipeline;
-    const double gb      = (double)p->bytes_read * 1e-9;
+    const double gb = (double)p->bytes_read * 1e-9;
 
     return num(root, "connect_seconds", job->pool->connect_seconds) &&
            num(root, "warm_seconds", job->times.warm) &&
@@ -152,7 +154,7 @@ static bool add_wave(cJSON *root, const rp_job *job)
 static bool add_ranks(cJSON *root, const rp_job *job)
 {
     cJSON *ranks = cJSON_AddArrayToObject(root, "ranks");
-    bool ok      = ranks != NULL;
+    bool ok = ranks != NULL;
 
     for (int r = 0; ok && r < rp_ctrl_n_ranks(job->pool->ctrl); r++) {
         cJSON *row = cJSON_CreateObject();
@@ -170,12 +172,12 @@ static bool add_ranks(cJSON *root, const rp_job *job)
 static bool add_files(cJSON *root, const rp_job *job)
 {
     cJSON *files = cJSON_AddArrayToObject(root, "files");
-    bool ok      = files != NULL;
+    bool ok = files != NULL;
 
     for (int i = 0; ok && i < job->params.images; i++) {
         if (job->files[i] != NULL) {
             cJSON *name = cJSON_CreateString(job->files[i]);
-            ok          = name != NULL && cJSON_AddItemToArray(files, name);
+            ok = name != NULL && cJSON_AddItemToArray(files, name);
         }
     }
     return ok;
@@ -184,8 +186,8 @@ static bool add_files(cJSON *root, const rp_job *job)
 char *rp_job_report(const rp_job *job)
 {
     char *settings = rp_settings_json(job->settings, 0, NULL);
-    cJSON *root    = cJSON_CreateObject();
-    char *text     = NULL;
+    cJSON *root = cJSON_CreateObject();
+    char *text = NULL;
 
     if (root != NULL && settings != NULL &&
         cJSON_AddStringToObject(root, "rankpool", RP_VERSION) != NULL &&
@@ -196,7 +198,9 @@ char *rp_job_report(const rp_job *job)
         num(root, "threads_per_rank", job->pool->n_threads) &&
         cJSON_AddStringToObject(root, "transport", job->pool->xport->name) != NULL &&
         cJSON_AddStringToObject(root, "backend", job->pool->backend.ops->name) != NULL &&
-        add_device(root, job) && add_start(root, job) && add_times(root, job) && add_idle(root, job) && add_steps(root, job) && add_wave(root, job) && add_ranks(root, job) && add_files(root, job)) {
+        add_device(root, job) && add_start(root, job) && add_times(root, job) &&
+        add_idle(root, job) && add_steps(root, job) && add_wave(root, job) &&
+        add_ranks(root, job) && add_files(root, job)) {
         text = cJSON_Print(root);
     }
     cJSON_Delete(root);
@@ -210,7 +214,8 @@ static double rank_number(const rp_result *result, const char *name)
 {
     int rank = 0, used = 0;
 
-    if (sscanf(name, "rank%d.%n", &rank, &used) != 1 || used == 0 || rank < 0 || rank >= result->n_ranks) {
+    if (sscanf(name, "rank%d.%n", &rank, &used) != 1 || used == 0 || rank < 0 ||
+        rank >= result->n_ranks) {
         return NAN;
     }
     const rp_rank_stats *s = &result->stats[rank];
