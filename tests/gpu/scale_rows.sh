@@ -177,7 +177,7 @@ residency() { # a pool for the run against a pool for each step
     local times=5
     many
     [ $try = no ] || times=1
-    bench residency "${precisions%% *}" 2 --residency run,step --warmup 1 --repeat $times
+    bench residency "${precisions%% *}" 2 --residency run,step --warmup 0 --repeat $times
     record residency "$work/residency.json" precision="${precisions%% *}"
 }
 
