@@ -51,9 +51,11 @@ static cudaError_t launch(cudaStream_t stream, const rp_cuda_down *g, const down
     if (code != cudaSuccess) {
         return code;
     }
-    if (!rp_encode_map(fn, &a, g->a.data, RP_F8_E4M3, g->m, g->k, g->k, TILE_ROWS) ||
-        !rp_encode_map(fn, &w, g->w, RP_F8_E4M3, g->n, g->k, g->k, TILE_COLS) ||
-        !rp_encode_map(fn, &d, g->d, RP_BF16, g->m, g->n, g->ldd, STORE_ROWS)) {
+    const rp_tensor_map of_a = rp_tile_map(g->a.data, RP_F8_E4M3, g->m, g->k, g->k, TILE_ROWS);
+    const rp_tensor_map of_w = rp_tile_map(g->w, RP_F8_E4M3, g->n, g->k, g->k, TILE_COLS);
+    const rp_tensor_map of_d = rp_tile_map(g->d, RP_BF16, g->m, g->n, g->ldd, STORE_ROWS);
+    if (!rp_encode_map(fn, &a, &of_a) || !rp_encode_map(fn, &w, &of_w) ||
+        !rp_encode_map(fn, &d, &of_d)) {
         return cudaErrorInvalidValue;
     }
     code = cudaFuncSetAttribute(down, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES);

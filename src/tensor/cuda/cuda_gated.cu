@@ -13,11 +13,13 @@ static cudaError_t launch(cudaStream_t stream, const rp_cuda_gated *g, const gat
     if (code != cudaSuccess) {
         return code;
     }
-    if (!rp_encode_map(fn, &x, g->x, g->dtype, g->t, g->k, g->k, TILE_ROWS) ||
-        !rp_encode_map(fn, &w_gate, g->w_gate, g->dtype, g->d, g->k, g->k, TILE_COLS) ||
-        !rp_encode_map(fn, &w_up, g->w_up, g->dtype, g->d, g->k, g->k, TILE_COLS) ||
-        !rp_encode_map(fn, &out, g->out, E::BLOCKS ? RP_F8_E4M3 : RP_BF16, g->t, g->d, g->d,
-                       STORE_ROWS)) {
+    const rp_tensor_map of_x = rp_tile_map(g->x, g->dtype, g->t, g->k, g->k, TILE_ROWS);
+    const rp_tensor_map of_gate = rp_tile_map(g->w_gate, g->dtype, g->d, g->k, g->k, TILE_COLS);
+    const rp_tensor_map of_up = rp_tile_map(g->w_up, g->dtype, g->d, g->k, g->k, TILE_COLS);
+    const rp_tensor_map of_out = rp_tile_map(g->out, E::BLOCKS ? RP_F8_E4M3 : RP_BF16, g->t, g->d,
+                                             g->d, STORE_ROWS);
+    if (!rp_encode_map(fn, &x, &of_x) || !rp_encode_map(fn, &w_gate, &of_gate) ||
+        !rp_encode_map(fn, &w_up, &of_up) || !rp_encode_map(fn, &out, &of_out)) {
         return cudaErrorInvalidValue;
     }
     code =

@@ -15,8 +15,7 @@
 
 #include "tensor/cuda/cuda_device.cuh"
 #include "tensor/cuda/cuda_hopper.cuh"
-
-#include <cudaTypedefs.h>
+#include "tensor/cuda/cuda_tensor_map.cuh"
 
 #define K_BYTES     128 /* as wide as the swizzle */
 #define WARPGROUP   128
@@ -130,21 +129,6 @@ struct rp_tile_writer {
 
 /* ---- launches ---- */
 
-/* The driver's function, found by the runtime: the program need not be linked with the driver. */
-inline cudaError_t rp_find_encode(PFN_cuTensorMapEncodeTiled_v12000 *out)
-{
-    cudaDriverEntryPointQueryResult result;
-    void *function = NULL;
-    const cudaError_t code = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function,
-                                                              12000, cudaEnableDefault, &result);
-
-    if (code != cudaSuccess) {
-        return code;
-    }
-    *out = (PFN_cuTensorMapEncodeTiled_v12000)function;
-    return function != NULL ? cudaSuccess : cudaErrorSymbolNotFound;
-}
-
 inline size_t rp_elem_bytes(rp_dtype dtype)
 {
     return dtype == RP_F8_E4M3 ? 1 : 2;
@@ -152,21 +136,12 @@ inline size_t rp_elem_bytes(rp_dtype dtype)
 
 /* A matrix [rows, cols] of bf16 or e4m3, rows `stride` elements apart, moved in boxes of box_rows x
  * 128 bytes. */
-inline bool rp_encode_map(PFN_cuTensorMapEncodeTiled_v12000 fn, CUtensorMap *map, const void *data,
-                          rp_dtype dtype, int rows, int cols, int stride, int box_rows)
+inline rp_tensor_map rp_tile_map(const void *data, rp_dtype dtype, int rows, int cols, int stride,
+                                 int box_rows)
 {
-    const size_t size = rp_elem_bytes(dtype);
-    const cuuint64_t dims[2] = {(cuuint64_t)cols, (cuuint64_t)rows};
-    const cuuint64_t strides[1] = {(cuuint64_t)stride * size};
-    const cuuint32_t box[2] = {(cuuint32_t)(K_BYTES / size), (cuuint32_t)box_rows};
-    const cuuint32_t steps[2] = {1, 1};
-    const CUtensorMapDataType type =
-        dtype == RP_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_UINT8;
+    const int box_cols = K_BYTES / (int)rp_elem_bytes(dtype);
 
-    return fn(map, type, 2, const_cast<void *>(data), dims, strides, box, steps,
-              CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-              CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-              CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+    return {data, dtype, rows, cols, stride, box_rows, box_cols, CU_TENSOR_MAP_SWIZZLE_128B};
 }
 
 /* Blocks for so many tiles: one on each multiprocessor. */
