@@ -1,12 +1,10 @@
 /*
- * down_bench.c - the feed-forward part in e4m3, in two ways: gated pair in bf16, its rows rounded,
- * cuBLASLt's product; and gated pair in blocks, our own product of those. Each kernel alone (median
- * of 50) and at least 0.6 s in a row, where power is the limit, then both ways whole. cuBLASLt's
- * product of blocks too, where it has one. Random numbers, the L2 cache as the run before leaves
- * it.
+ * down_bench.c - the feed-forward part in e4m3, in two ways: one product of gate and up and that of
+ * down by cuBLASLt, with swiglu between them; and gated pair in blocks, our own product of those.
+ * Each kernel alone (median of 50) and at least 0.6 s in a row, where power is the limit, then both
+ * ways whole. Random numbers, the L2 cache as the run before leaves it.
  *
- *   down_bench [t [k [d [n]]]]     4224 2304 9216 2304 when left out: x[t, k], out[t, d], down[t,
- * n]
+ *   down_bench [t [k [d [n]]]]     4224 2304 9216 2304 when left out: x[t, k], inner[t, d], [t, n]
  *
  * Ends with 1 when a result is wrong, 77 without a device that can.
  */
@@ -22,16 +20,12 @@ enum { N_ALONE = 50 };
 typedef struct {
     rp_cuda *cuda;
     int t, k, d, n;
-    float *wide, *blocks, *room, *old, *own; /* activations; `blocks` holds e4m3 */
+    float *room, *wide, *blocks, *plain, *own; /* activations; `blocks` holds e4m3 */
     rp_cuda_narrow x8, rows8;
     rp_tensor w[3]; /* gate, up, down */
-    rp_cuda_gated gated, gated_blocks;
+    rp_cuda_gated gated;
     rp_cuda_gated_way gated_way, way;
     rp_cuda_down job;
-    cublasLtMatmulDesc_t op; /* cuBLASLt's product of blocks */
-    cublasLtMatrixLayout_t lt_w, lt_x, lt_d;
-    cublasLtMatmulAlgo_t algo;
-    float *w_scales;
 } bench;
 
 typedef void (*bench_fn)(const bench *b);
@@ -53,43 +47,49 @@ static void need_cuda(cudaError_t code)
 
 /* ---- what is measured ---- */
 
-static void run_gated(const bench *b)
+static rp_cuda_gemm_shape shape_of(int m, int n, int k, const float *scale_a, const rp_tensor *w)
 {
-    need_cuda(rp_cuda_k_gated(b->cuda->stream, &b->gated, &b->gated_way));
-}
-
-static void run_rounding(const bench *b)
-{
-    rp_cuda_k_round_rows(b->cuda->stream, b->gated.out, b->gated.row_most, b->t, b->d, b->rows8);
-}
-
-static void run_gated_blocks(const bench *b)
-{
-    need_cuda(rp_cuda_k_gated(b->cuda->stream, &b->gated_blocks, &b->gated_way));
-}
-
-static rp_cuda_gemm_shape down_shape(const bench *b)
-{
-    return (rp_cuda_gemm_shape){.m = b->t,
-                                .n = b->n,
-                                .k = b->d,
+    return (rp_cuda_gemm_shape){.m = m,
+                                .n = n,
+                                .k = k,
                                 .batch = 1,
-                                .lda = b->d,
-                                .ldb = b->d,
-                                .ldd = b->n,
+                                .lda = k,
+                                .ldb = k,
+                                .ldd = n,
                                 .b_transposed = true,
                                 .alpha = 1.0f,
-                                .scale_a = b->rows8.scale,
-                                .scale_b = b->w[2].scale};
+                                .scale_a = scale_a,
+                                .scale_b = w->scale};
+}
+
+/* Gate and up are one matrix. */
+static void run_gate_and_up(const bench *b)
+{
+    const rp_cuda_gemm_shape shape = shape_of(b->t, 2 * b->d, b->k, b->x8.scale, &b->w[0]);
+    const rp_cuda_view x = {b->x8.data, RP_F8_E4M3};
+
+    need(rp_cuda_gemm(b->cuda, &shape, x, rp_cuda_weight_view(&b->w[0]),
+                      rp_cuda_at(b->cuda, b->room)));
+}
+
+static void run_swiglu(const bench *b)
+{
+    rp_cuda_k_swiglu_narrow(b->cuda->stream, rp_cuda_at(b->cuda, b->room), b->t, b->d,
+                            rp_cuda_at(b->cuda, b->wide), b->rows8);
 }
 
 static void run_down_rows(const bench *b)
 {
-    const rp_cuda_gemm_shape shape = down_shape(b);
+    const rp_cuda_gemm_shape shape = shape_of(b->t, b->n, b->d, b->rows8.scale, &b->w[2]);
     const rp_cuda_view x = {b->rows8.data, RP_F8_E4M3};
 
     need(rp_cuda_gemm(b->cuda, &shape, x, rp_cuda_weight_view(&b->w[2]),
-                      rp_cuda_at(b->cuda, b->old)));
+                      rp_cuda_at(b->cuda, b->plain)));
+}
+
+static void run_gated(const bench *b)
+{
+    need_cuda(rp_cuda_k_gated(b->cuda->stream, &b->gated, &b->gated_way));
 }
 
 static void run_down_blocks(const bench *b)
@@ -97,16 +97,16 @@ static void run_down_blocks(const bench *b)
     need_cuda(rp_cuda_k_down(b->cuda->stream, &b->job, &b->way));
 }
 
-static void run_old(const bench *b)
+static void run_plain(const bench *b)
 {
-    run_gated(b);
-    run_rounding(b);
+    run_gate_and_up(b);
+    run_swiglu(b);
     run_down_rows(b);
 }
 
 static void run_own(const bench *b)
 {
-    run_gated_blocks(b);
+    run_gated(b);
     run_down_blocks(b);
 }
 
@@ -135,15 +135,33 @@ static rp_cuda_narrow new_rows(const bench *b, int t, int k)
                             new_memory(b, (size_t)t * sizeof(float))};
 }
 
-static void new_weight(bench *b, int i, int rows, int cols, float std)
+static rp_tensor shape_of_weight(int rows, int cols)
 {
-    rp_tensor shape = {.dtype = RP_BF16, .n_dims = 2, .dim = {rows, cols, 1, 1}, .narrow = true};
+    return (rp_tensor){.dtype = RP_BF16, .n_dims = 2, .dim = {rows, cols, 1, 1}, .narrow = true};
+}
 
-    need(rp_cuda_weight_fill(b->cuda, &shape, 5 + (uint64_t)i, std, &b->w[i]));
+static void new_weights(bench *b)
+{
+    rp_tensor inner = shape_of_weight(b->d, b->k), outer = shape_of_weight(b->n, b->d);
+    rp_tensor *const both[] = {&inner, &inner};
+
+    need(rp_cuda_weights_begin(b->cuda, both, 2)); /* side by side, as a network has them */
+    for (int i = 0; i < 2; i++) {
+        need(rp_cuda_weight_fill(b->cuda, &inner, 5 + (uint64_t)i, 0.03f, &b->w[i]));
+    }
+    need(rp_cuda_weight_fill(b->cuda, &outer, 7, 0.02f, &b->w[2]));
+    if ((const char *)b->w[0].data + (size_t)b->d * (size_t)b->k != (const char *)b->w[1].data ||
+        b->w[0].scale + b->d != b->w[1].scale) {
+        (void)fprintf(stderr, "the weights are not side by side: d no multiple of 64\n");
+        exit(1);
+    }
 }
 
 static void new_jobs(bench *b)
 {
+    void *const out = rp_cuda_at(b->cuda, b->blocks).data;
+    const rp_cuda_narrow blocks = rp_cuda_blocks_at(out, b->t, b->d);
+
     b->gated = (rp_cuda_gated){.dtype = RP_F8_E4M3,
                                .x = b->x8.data,
                                .w_gate = b->w[0].data,
@@ -151,15 +169,11 @@ static void new_jobs(bench *b)
                                .t = b->t,
                                .k = b->k,
                                .d = b->d,
-                               .out = rp_cuda_at(b->cuda, b->wide).data,
+                               .out = out,
                                .x_scale = b->x8.scale,
                                .gate_scale = b->w[0].scale,
                                .up_scale = b->w[1].scale,
-                               .row_most = new_memory(b, (size_t)b->t * sizeof(float))};
-    b->gated_blocks = b->gated;
-    b->gated_blocks.out = rp_cuda_at(b->cuda, b->blocks).data;
-    const rp_cuda_narrow blocks = rp_cuda_blocks_at(b->gated_blocks.out, b->t, b->d);
-    b->gated_blocks.block_scale = blocks.scale;
+                               .block_scale = blocks.scale};
     b->job = (rp_cuda_down){.a = blocks,
                             .w = b->w[2].data,
                             .w_scale = b->w[2].scale,
@@ -180,13 +194,11 @@ static void open_bench(bench *b)
 
     need(rp_backend_cuda.open(&params, &self));
     b->cuda = self;
-    new_weight(b, 0, b->d, b->k, 0.03f);
-    new_weight(b, 1, b->d, b->k, 0.03f);
-    new_weight(b, 2, b->n, b->d, 0.02f);
+    new_weights(b);
+    b->room = new_act(b, 2 * t * (size_t)b->d);
     b->wide = new_act(b, t * (size_t)b->d);
     b->blocks = new_act(b, t * (size_t)b->d);
-    b->room = new_act(b, t * (size_t)b->d);
-    b->old = new_act(b, t * (size_t)b->n);
+    b->plain = new_act(b, t * (size_t)b->n);
     b->own = new_act(b, t * (size_t)b->n);
     b->x8 = new_rows(b, b->t, b->k);
     b->rows8 = new_rows(b, b->t, b->d);
@@ -283,114 +295,20 @@ static bool check(const bench *b)
     const rp_cuda_narrow w8 = {(uint8_t *)(uintptr_t)b->w[2].data,
                                (float *)(uintptr_t)b->w[2].scale};
     const rp_cuda_view w = {new_memory(b, (size_t)b->n * (size_t)b->d * 2), RP_BF16};
-    rp_cuda_gemm_shape shape = down_shape(b);
+    rp_cuda_gemm_shape shape = shape_of(b->t, b->n, b->d, NULL, &b->w[2]);
 
-    run_gated(b);
+    run_plain(b);
     run_own(b);
+    bool ok = same(b, "both ways whole", b->own, b->plain, n_out, 0.06);
     rp_cuda_k_dequantize_blocks(b->cuda->stream, b->job.a, b->t, b->d, room);
-    bool ok = same(b, "gated pair in blocks, beside bf16", b->room, b->wide, n_inner, 0.04);
+    ok = same(b, "gated pair in blocks, beside bf16", b->room, b->wide, n_inner, 0.04) && ok;
     rp_cuda_k_dequantize_rows(b->cuda->stream, w8, (size_t)b->n, (size_t)b->d, w);
-    shape.scale_a = shape.scale_b = NULL;
-    need(rp_cuda_gemm(b->cuda, &shape, room, w, rp_cuda_at(b->cuda, b->old)));
-    ok = same(b, "own product, beside cuBLASLt's in bf16", b->own, b->old, n_out, 0.005) && ok;
+    shape.scale_b = NULL;
+    need(rp_cuda_gemm(b->cuda, &shape, room, w, rp_cuda_at(b->cuda, b->plain)));
+    ok = same(b, "own product, beside cuBLASLt's in bf16", b->own, b->plain, n_out, 0.005) && ok;
     rp_cuda_release(b->cuda, w.data);
-    run_old(b);
-    return same(b, "both ways whole", b->own, b->old, n_out, 0.06) && ok;
+    return ok;
 }
-
-/* ---- cuBLASLt's product of blocks ---- */
-
-#if CUDART_VERSION >= 12090
-static void set_op(const bench *b, cublasLtMatmulDescAttributes_t what, const void *value,
-                   size_t n_bytes)
-{
-    need(RP_BLAS(b->cuda, cublasLtMatmulDescSetAttribute(b->op, what, value, n_bytes)));
-}
-
-static void run_lt(const bench *b)
-{
-    const float one = 1.0f, zero = 0.0f;
-    void *const out = rp_cuda_at(b->cuda, b->old).data;
-
-    need(RP_BLAS(b->cuda, cublasLtMatmul(b->cuda->lt, b->op, &one, b->w[2].data, b->lt_w,
-                                         b->job.a.data, b->lt_x, &zero, out, b->lt_d, out, b->lt_d,
-                                         &b->algo, b->cuda->workspace.data,
-                                         b->cuda->workspace.n_bytes, b->cuda->stream)));
-}
-
-static bool find_lt(bench *b)
-{
-    const size_t workspace = b->cuda->workspace.n_bytes;
-    cublasLtMatmulPreference_t want = NULL;
-    cublasLtMatmulHeuristicResult_t found = {0};
-    int n = 0;
-
-    need(RP_BLAS(b->cuda, cublasLtMatmulPreferenceCreate(&want)));
-    need(RP_BLAS(b->cuda, cublasLtMatmulPreferenceSetAttribute(
-                              want, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
-                              sizeof(workspace))));
-    const cublasStatus_t code = cublasLtMatmulAlgoGetHeuristic(
-        b->cuda->lt, b->op, b->lt_w, b->lt_x, b->lt_d, b->lt_d, want, 1, &found, &n);
-    (void)cublasLtMatmulPreferenceDestroy(want);
-    b->algo = found.algo;
-    return code == CUBLAS_STATUS_SUCCESS && n > 0 && found.state == CUBLAS_STATUS_SUCCESS;
-}
-
-/* w with its row's scale for each 128 of the row, or (whole 1) a scale for 128 rows of it, which
- * gives other numbers but takes as long. */
-static void measure_lt(bench *b, bool whole, int8_t fast)
-{
-    const cublasOperation_t trans = CUBLAS_OP_T;
-    const int32_t vec = CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F;
-    const int32_t w_mode = whole ? CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F : vec;
-    char name[64];
-
-    need(RP_BLAS(b->cuda, cublasLtMatmulDescCreate(&b->op, CUBLAS_COMPUTE_32F, CUDA_R_32F)));
-    set_op(b, CUBLASLT_MATMUL_DESC_TRANSA, &trans, sizeof(trans));
-    set_op(b, CUBLASLT_MATMUL_DESC_FAST_ACCUM, &fast, sizeof(fast));
-    set_op(b, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &w_mode, sizeof(w_mode));
-    set_op(b, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &vec, sizeof(vec));
-    set_op(b, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &b->w_scales, sizeof(b->w_scales));
-    set_op(b, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &b->job.a.scale, sizeof(b->job.a.scale));
-    if (find_lt(b)) {
-        (void)snprintf(name, sizeof(name), "down of blocks by cuBLASLt, %s%s",
-                       whole ? "128x128" : "vectors", fast ? ", fast" : "");
-        measure(b, run_lt, 2.0 * b->t * b->n * b->d, name);
-        if (!whole) {
-            (void)same(b, name, b->old, b->own, (size_t)b->t * (size_t)b->n, 0.005);
-        }
-    }
-    (void)cublasLtMatmulDescDestroy(b->op);
-}
-
-/* Its scales of x are [d / 128][t]: ours, where t is a multiple of 128. */
-static void measure_lts(bench *b)
-{
-    const size_t row = (size_t)b->n * sizeof(float);
-    const uint64_t t = (uint64_t)b->t, d = (uint64_t)b->d, n = (uint64_t)b->n;
-
-    if (b->t % 128 != 0) {
-        return;
-    }
-    run_own(b); /* the result to compare with */
-    b->w_scales = new_memory(b, row * (size_t)(b->d / 128));
-    for (int i = 0; i < b->d / 128; i++) {
-        need_cuda(cudaMemcpyAsync((char *)b->w_scales + row * (size_t)i, b->w[2].scale, row,
-                                  cudaMemcpyDeviceToDevice, b->cuda->stream));
-    }
-    need(RP_BLAS(b->cuda, cublasLtMatrixLayoutCreate(&b->lt_w, CUDA_R_8F_E4M3, d, n, b->d)));
-    need(RP_BLAS(b->cuda, cublasLtMatrixLayoutCreate(&b->lt_x, CUDA_R_8F_E4M3, d, t, b->d)));
-    need(RP_BLAS(b->cuda, cublasLtMatrixLayoutCreate(&b->lt_d, CUDA_R_16BF, n, t, b->n)));
-    for (int i = 0; i < 4; i++) {
-        measure_lt(b, i / 2 == 1, (int8_t)(i % 2));
-    }
-}
-#else
-static void measure_lts(bench *b)
-{
-    (void)b;
-}
-#endif
 
 static void measure_ways(bench *b)
 {
@@ -415,16 +333,13 @@ static bool measure_all(bench *b)
     const double gated = 4.0 * b->t * b->k * b->d, flop = 2.0 * b->t * b->n * b->d;
     const bool ok = check(b);
 
-    measure(b, run_gated, gated, "gated pair, bf16");
-    measure(b, run_rounding, 0.0, "rounding of its rows");
-    measure(b, run_gated_blocks, gated, "gated pair, blocks");
+    measure(b, run_gate_and_up, gated, "gate and up by cuBLASLt");
+    measure(b, run_swiglu, 0.0, "swiglu that writes e4m3 too");
     measure(b, run_down_rows, flop, "down of rows by cuBLASLt");
+    measure(b, run_gated, gated, "gated pair in blocks");
     measure_ways(b);
-    measure_lts(b);
-    measure(b, run_old, gated + flop, "gated pair, rounding, down by cuBLASLt");
+    measure(b, run_plain, gated + flop, "gate and up, swiglu, down by cuBLASLt");
     measure(b, run_own, gated + flop, "gated pair in blocks, down, own");
-    measure(b, run_old, gated + flop, "the first of the two again");
-    measure(b, run_own, gated + flop, "the second of the two again");
     return ok;
 }
 
@@ -441,7 +356,7 @@ int main(int argc, char **argv)
     }
     open_bench(&b);
     printf("%s, t %d k %d d %d n %d\n", b.cuda->name, b.t, b.k, b.d, b.n);
-    if (!rp_cuda_gated_can(&b.gated_blocks, b.cuda->capability) ||
+    if (!rp_cuda_gated_can(&b.gated, b.cuda->capability) ||
         !rp_cuda_down_can(&b.job, b.cuda->capability)) {
         printf("SKIP: not this shape, build or device (compute capability %d)\n",
                b.cuda->capability);

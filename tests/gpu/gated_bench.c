@@ -1,8 +1,8 @@
 /*
  * gated_bench.c - what the fused gated pair of products is worth: it and its ways beside product
  * and swiglu, each alone (median of 50) and 300 in a row, where power is the limit; in bf16, then
- * in e4m3, where the next product wants the result in 8 bits too. Random numbers, the L2 cache as
- * the run before leaves it.
+ * in e4m3, where the next product wants the result in 8 bits too: in blocks, or rows beside bf16.
+ * Random numbers, the L2 cache as the run before leaves it.
  *
  *   gated_bench [t [k [d]]]     4224 2304 9216 when left out
  *
@@ -20,8 +20,8 @@ typedef struct {
     rp_precision precision;
     rp_cuda *cuda;
     int t, k, d;
-    float *x, *room, *plain, *fused; /* activations */
-    rp_cuda_narrow x8, out8;         /* of e4m3: x, and what the next product takes */
+    float *x, *room, *plain, *fused; /* activations; fused: or blocks of e4m3 */
+    rp_cuda_narrow x8, out8;         /* of e4m3: x, and what swiglu leaves the next product */
     rp_tensor w[2];
     rp_cuda_gated job;
     rp_cuda_gated_way way;
@@ -91,17 +91,6 @@ static void run_fused(const bench *b)
     need_cuda(rp_cuda_k_gated(b->cuda->stream, &b->job, &b->way));
 }
 
-static void run_rounding(const bench *b)
-{
-    rp_cuda_k_round_rows(b->cuda->stream, b->job.out, b->job.row_most, b->t, b->d, b->out8);
-}
-
-static void run_both(const bench *b)
-{
-    run_fused(b);
-    run_rounding(b);
-}
-
 static float *new_act(const bench *b, size_t n, uint64_t seed)
 {
     void *mem = NULL;
@@ -161,15 +150,13 @@ static void open_bench(bench *b)
                              .gate_scale = b->w[0].scale,
                              .up_scale = b->w[1].scale};
     if (is_narrow(b)) {
-        void *most = NULL;
         b->x8 = new_rows(b, b->t, b->k);
         b->out8 = new_rows(b, b->t, b->d);
-        need(rp_cuda_alloc(b->cuda, t * sizeof(float), "bench", &most));
         rp_cuda_k_quantize_rows(b->cuda->stream, rp_cuda_at(b->cuda, b->x), b->t, b->k, b->k,
                                 b->x8);
         b->job.x = b->x8.data;
         b->job.x_scale = b->x8.scale;
-        b->job.row_most = most;
+        b->job.block_scale = rp_cuda_blocks_at(b->job.out, b->t, b->d).scale;
     }
 }
 
@@ -235,13 +222,28 @@ static float *on_host(const bench *b, const float *x)
     return host;
 }
 
-/* Both round to bf16, the plain route more than once: 1e-2 of the norm is what tests allow. */
+/* What the kernel has left, of e4m3 multiplied out to `room`. */
+static float *fused_on_host(const bench *b)
+{
+    const rp_cuda_view room = rp_cuda_at(b->cuda, b->room);
+
+    if (!is_narrow(b)) {
+        return on_host(b, b->fused);
+    }
+    rp_cuda_k_dequantize_blocks(b->cuda->stream, rp_cuda_blocks_at(b->job.out, b->t, b->d), b->t,
+                                b->d, room);
+    return on_host(b, b->room);
+}
+
+/* What tests allow of the norm. Both round to bf16, the plain route more than once; the kernel of
+ * e4m3 to that, 2.6 %. */
 static bool same(const bench *b)
 {
     const size_t n = (size_t)b->t * (size_t)b->d;
+    const double allowed = is_narrow(b) ? 4e-2 : 1e-2;
     double most = 0, largest = 0, sum_sq = 0, diff_sq = 0;
 
-    float *want = on_host(b, b->plain), *got = on_host(b, b->fused);
+    float *want = on_host(b, b->plain), *got = fused_on_host(b);
     for (size_t i = 0; i < n; i++) {
         const double w = (double)want[i], diff = fabs((double)got[i] - w);
         most = diff > most || isnan(diff) ? diff : most;
@@ -253,8 +255,8 @@ static bool same(const bench *b)
     free(got);
     const double relative = sqrt(diff_sq / sum_sq);
     printf("    largest difference %.4g (largest value %.4g), relative L2 %.3g: %s\n", most,
-           largest, relative, relative < 1e-2 ? "same" : "WRONG");
-    return relative < 1e-2;
+           largest, relative, relative < allowed ? "same" : "WRONG");
+    return relative < allowed;
 }
 
 static bool measure_way(bench *b, int lead, int group_rows)
@@ -291,10 +293,6 @@ static bool measure_all(bench *b)
     measure(b, run_swiglu, is_narrow(b) ? "swiglu that writes e4m3 too" : "swiglu");
     measure(b, run_plain, "product and swiglu");
     const bool ok = measure_ways(b);
-    if (is_narrow(b)) {
-        measure(b, run_rounding, "rounding of rows");
-        measure(b, run_both, "fused, and rounding of rows");
-    }
     measure(b, run_plain, "product and swiglu, again");
     return ok;
 }

@@ -232,7 +232,8 @@ static void measure_fp8(int t)
     bench b = {.t = t};
 
     if (open_bench(&b, RP_PRECISION_FP8)) {
-        need(rp_cuda_narrow_reserve(b.cuda, t, HIDDEN)); /* a product would have made it */
+        rp_cuda_narrow rows;
+        need(rp_cuda_narrow_room(b.cuda, t, HIDDEN, &rows)); /* a product would have made it */
         measure(&b, rms_rows, "rms_norm, e4m3 too", n * 7 + scales);
         measure(&b, rms_feeds, "rms_norm, e4m3 only", n * 5 + scales);
         measure(&b, add_rms_rows, "add_rms_norm_rms_norm, e4m3 too", n * 13 + scales);

@@ -214,8 +214,6 @@ bool rp_cuda_narrow_can(const rp_cuda *cuda, rp_cuda_view out, int t, int d);
 rp_cuda_narrow rp_cuda_narrow_for(const rp_cuda *cuda, rp_cuda_view out, int t, int d);
 /* It did: a product that comes next may take them. */
 void rp_cuda_narrow_done(rp_cuda *cuda, rp_cuda_narrow rows, const float *x, int t, int d);
-/* Room for rows [t, d], later; what lies there is kept. */
-rp_status rp_cuda_narrow_reserve(rp_cuda *cuda, int t, int d);
 /* Room for rows out[t, d] that are written as e4m3 and nowhere else; what lay there is lost. */
 rp_status rp_cuda_narrow_room(rp_cuda *cuda, int t, int d, rp_cuda_narrow *out);
 /* They were, with their scales: the product that comes next takes them. */

@@ -121,41 +121,6 @@ void rp_cuda_k_quantize_rows(cudaStream_t stream, rp_cuda_view in, int rows, int
     });
 }
 
-/* ---- quantise what is known ---- */
-
-/* From the last row to the first: the last written are still in the cache, and a product that comes
- * next begins with the first. */
-template <int V>
-__global__ void __launch_bounds__(ROW_THREADS)
-    round_rows(const __nv_bfloat16 *__restrict__ in, const float *__restrict__ most, int k,
-               uint8_t *__restrict__ out, float *__restrict__ scale)
-{
-    const unsigned row = gridDim.x - 1 - blockIdx.x;
-    const size_t begin = row * (size_t)k;
-    float back;
-    const float by = rp_narrow_factor(most[row], &back);
-
-    for (int at = threadIdx.x * V; at < k; at += blockDim.x * V) {
-        float x[V];
-        rp_load<V>(in + begin + at, x);
-        rp_store_e4m3<V>(out + begin + at, x, by);
-    }
-    if (threadIdx.x == 0) {
-        scale[row] = back;
-    }
-}
-
-void rp_cuda_k_round_rows(cudaStream_t stream, const void *in, const float *most, int rows, int k,
-                          rp_cuda_narrow out)
-{
-    constexpr int V = 16; /* two loads, one store */
-
-    if (rows > 0 && k > 0) {
-        round_rows<V><<<rows, threads_of(k, V), 0, stream>>>((const __nv_bfloat16 *)in, most, k,
-                                                             out.data, out.scale);
-    }
-}
-
 /* ---- and back ---- */
 
 template <typename Out>

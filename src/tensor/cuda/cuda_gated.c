@@ -1,10 +1,9 @@
 /*
- * cuda_gated.c - a gated pair of products: as one kernel (cuda_gated.cuh), of e4m3 with one more
- * that rounds what it gives for the next product, or as the ops that it stands for. Where only that
- * product reads the result, the kernel of e4m3 writes it as e4m3 in blocks, and nothing else.
+ * cuda_gated.c - a gated pair of products: as one kernel (cuda_gated.cuh), or as the ops that it
+ * stands for. That kernel of e4m3 writes its result as e4m3 in blocks and nothing else, so it is
+ * for where only a product reads the result.
  *
- * Shapes, types, addresses and the device decide, so all ranks get the same bits; how large scratch
- * happens to be does not.
+ * Shapes, types, addresses and the device decide, so all ranks get the same bits.
  */
 #include "tensor/cuda/cuda.h"
 
@@ -17,7 +16,7 @@ typedef struct {
     int t, k, d;
     const rp_tensor *w_gate, *w_up;
     bool feeds_linear;
-    float *room, *out;
+    float *out;
 } call;
 
 /* In precision fp8 the next product may want the result of bf16 matrices in 8 bits: that is for
@@ -30,8 +29,8 @@ static bool is_wide(const rp_cuda *cuda, const call *c)
 /* Long sums are for products that keep them exactly. */
 static bool is_narrow(const rp_cuda *cuda, const call *c)
 {
-    return cuda->fp8 && c->w_gate->dtype == RP_F8_E4M3 && c->w_up->dtype == RP_F8_E4M3 &&
-           c->k < RP_CUDA_LONG_K;
+    return cuda->fp8 && c->feeds_linear && c->w_gate->dtype == RP_F8_E4M3 &&
+           c->w_up->dtype == RP_F8_E4M3 && c->k < RP_CUDA_LONG_K;
 }
 
 static rp_cuda_gated job_of(const call *c, rp_cuda_view out)
@@ -66,7 +65,7 @@ static rp_status in_bf16(rp_cuda *cuda, const call *c, bool *done)
     return launch(cuda, &g);
 }
 
-/* The same in 8 bits. Rows of out take the place of x's rows, once those have been read. */
+/* The same in 8 bits, out in blocks. */
 static rp_status in_e4m3(rp_cuda *cuda, const call *c, bool *done)
 {
     const rp_cuda_narrowed before = cuda->narrowed; /* looking up addresses ends it */
@@ -76,35 +75,24 @@ static rp_status in_e4m3(rp_cuda *cuda, const call *c, bool *done)
 
     g.gate_scale = c->w_gate->scale;
     g.up_scale = c->w_up->scale;
-    g.row_most = rp_cuda_at(cuda, c->room).data;
+    g.block_scale = rp_cuda_blocks_at(to.data, c->t, c->d).scale;
     if (to.dtype != RP_BF16 || !rp_cuda_gated_can(&g, cuda->capability)) {
         cuda->narrowed = before; /* nothing was written, so the product may have it */
         return RP_OK;
     }
     *done = true;
-    if (!c->feeds_linear) {
-        RP_TRY(rp_cuda_narrow_reserve(cuda, c->t, c->d));
-    }
     RP_TRY(rp_cuda_narrow_x(cuda, &before, c->x, from, c->t, c->k, c->k, &x));
     g.x = x.data;
     g.x_scale = x.scale;
-    if (c->feeds_linear) {
-        g.block_scale = rp_cuda_blocks_at(to.data, c->t, c->d).scale;
-        RP_TRY(launch(cuda, &g));
-        rp_cuda_narrow_blocks(cuda, c->out, c->t, c->d);
-        return RP_OK;
-    }
     RP_TRY(launch(cuda, &g));
-    const rp_cuda_narrow also = rp_cuda_narrow_for(cuda, to, c->t, c->d);
-    rp_cuda_k_round_rows(cuda->stream, g.out, g.row_most, c->t, c->d, also);
-    rp_cuda_narrow_done(cuda, also, c->out, c->t, c->d);
-    return RP_CUDA(cuda, cudaPeekAtLastError());
+    rp_cuda_narrow_blocks(cuda, c->out, c->t, c->d);
+    return RP_OK;
 }
 
 void rp_cuda_gated_linear(void *self, const float *x, int t, int k, const rp_tensor *w_gate,
                           const rp_tensor *w_up, bool feeds_linear, float *room, float *out)
 {
-    const call c = {x, t, k, (int)w_gate->dim[0], w_gate, w_up, feeds_linear, room, out};
+    const call c = {x, t, k, (int)w_gate->dim[0], w_gate, w_up, feeds_linear, out};
     const rp_tensor *const w[] = {w_gate, w_up};
     rp_status st = RP_OK;
     bool done = false;

@@ -16,8 +16,7 @@ static cudaError_t launch(cudaStream_t stream, const rp_cuda_gated *g, const gat
     const rp_tensor_map of_x = rp_tile_map(g->x, g->dtype, g->t, g->k, g->k, TILE_ROWS);
     const rp_tensor_map of_gate = rp_tile_map(g->w_gate, g->dtype, g->d, g->k, g->k, TILE_COLS);
     const rp_tensor_map of_up = rp_tile_map(g->w_up, g->dtype, g->d, g->k, g->k, TILE_COLS);
-    const rp_tensor_map of_out = rp_tile_map(g->out, E::BLOCKS ? RP_F8_E4M3 : RP_BF16, g->t, g->d,
-                                             g->d, STORE_ROWS);
+    const rp_tensor_map of_out = rp_tile_map(g->out, g->dtype, g->t, g->d, g->d, STORE_ROWS);
     if (!rp_encode_map(fn, &x, &of_x) || !rp_encode_map(fn, &w_gate, &of_gate) ||
         !rp_encode_map(fn, &w_up, &of_up) || !rp_encode_map(fn, &out, &of_out)) {
         return cudaErrorInvalidValue;
@@ -37,13 +36,12 @@ static bool is_aligned(const rp_cuda_gated *g)
 {
     const bool wide = rp_wide(g->x) && rp_wide(g->w_gate) && rp_wide(g->w_up) && rp_wide(g->out);
 
-    return wide && rp_wide(g->gate_scale) && rp_wide(g->up_scale) && rp_wide(g->row_most);
+    return wide && rp_wide(g->gate_scale) && rp_wide(g->up_scale);
 }
 
 static bool has_scales(const rp_cuda_gated *g)
 {
-    return g->gate_scale != NULL && g->up_scale != NULL &&
-           (g->row_most != NULL || g->block_scale != NULL);
+    return g->gate_scale != NULL && g->up_scale != NULL && g->block_scale != NULL;
 }
 #endif
 
@@ -92,11 +90,5 @@ cudaError_t rp_cuda_k_gated(cudaStream_t stream, const rp_cuda_gated *g,
     job.gate_scale = g->gate_scale;
     job.up_scale = g->up_scale;
     job.block_scale = g->block_scale;
-    if (g->block_scale != NULL) {
-        return launch<gated_blocks>(stream, g, job);
-    }
-    job.row_most = (unsigned *)g->row_most;
-    const cudaError_t code =
-        cudaMemsetAsync(g->row_most, 0, (size_t)g->t * sizeof(*g->row_most), stream);
-    return code == cudaSuccess ? launch<gated_e4m3>(stream, g, job) : code;
+    return launch<gated_e4m3>(stream, g, job);
 }

@@ -8,11 +8,8 @@
  * same columns of w_up, which lie one after the other in shared memory as if they were one matrix.
  * In wgmma's layout of sums, gate and up of an element are then in one thread, 64 registers apart.
  *
- * Of e4m3, sums are multiplied by the scales of their row and column first. Then out may be
- *   - bf16, and the largest magnitude of each of its rows is left in memory, so that its way to
- * e4m3 takes one reading of it (rp_cuda_k_round_rows). That is the largest of what tiles find, the
- *     same in any order;
- *   - e4m3 in blocks: a tile is as wide as what a scale is for, and a row of it is in 4 lanes.
+ * Of e4m3, sums are multiplied by the scales of their row and column first, and out is e4m3 in
+ * blocks too: a tile is as wide as what a scale is for, and a row of it is in 4 lanes.
  */
 #ifndef RP_CUDA_GATED_CUH
 #define RP_CUDA_GATED_CUH
@@ -36,14 +33,12 @@ typedef struct {
     int lead; /* pieces that the first consumer is ahead of the second; 0: nobody cares */
     int t;    /* rows of out */
     const float *x_scale, *gate_scale, *up_scale; /* of e4m3: of rows of x, of columns of out */
-    unsigned *row_most; /* of e4m3: the bits of floats that are not negative */
-    float *block_scale; /* of blocks, [d / 128][rows of all tiles] */
+    float *block_scale; /* of e4m3: of out, [d / 128][rows of all tiles] */
 } gated_job;
 
-/* Types of x and weights; products of 32 bytes of k. BLOCKS: so is out. */
+/* Types of x and weights; products of 32 bytes of k. BLOCKS: with scales, out in blocks. */
 struct gated_bf16 {
     static constexpr int ELEM_BYTES = 2;
-    static constexpr bool SCALED = false;
     static constexpr bool BLOCKS = false;
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     __device__ static void multiply(float (&sums)[128], uint64_t x, uint64_t w, int add)
@@ -55,18 +50,13 @@ struct gated_bf16 {
 
 struct gated_e4m3 {
     static constexpr int ELEM_BYTES = 1;
-    static constexpr bool SCALED = true;
-    static constexpr bool BLOCKS = false;
+    static constexpr bool BLOCKS = true;
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     __device__ static void multiply(float (&sums)[128], uint64_t x, uint64_t w, int add)
     {
         rp_wgmma_e4m3(sums, x, w, add);
     }
 #endif
-};
-
-struct gated_blocks : gated_e4m3 {
-    static constexpr bool BLOCKS = true;
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -185,40 +175,8 @@ __device__ static void scale_sums(const gated_job &job, rp_tile_place at, float 
     }
 }
 
-/* The largest magnitudes that this thread has met in its upper and its lower row, two columns
- * each. A NaN does not count, as in quantising: it stays one whatever the scale. */
-struct gated_most {
-    __nv_bfloat162 row[2];
-
-    __device__ gated_most()
-    {
-        row[0] = row[1] = __float2bfloat162_rn(0.0f);
-    }
-    __device__ void meet(int which, uint32_t two)
-    {
-        row[which] = __hmax2(row[which], __habs2(*reinterpret_cast<const __nv_bfloat162 *>(&two)));
-    }
-};
-
-/* Of four lanes that share rows, one tells. */
-__device__ static void tell_most(const gated_job &job, rp_tile_place at, const gated_most &most)
-{
-    const rp_tile_place own = rp_own_part(at);
-
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        float x = fmaxf(__low2float(most.row[i]), __high2float(most.row[i]));
-        x = fmaxf(x, __shfl_xor_sync(RP_ALL, x, 1));
-        x = fmaxf(x, __shfl_xor_sync(RP_ALL, x, 2));
-        if (threadIdx.x % 4 == 0 && own.row + 8 * i < job.t) {
-            atomicMax(job.row_most + own.row + 8 * i, __float_as_uint(x));
-        }
-    }
-}
-
 /* 64 rows of out into this warpgroup's part of shared memory, as bf16. */
-template <typename E>
-__device__ static void put_tile(uint32_t to, const float (&sums)[128], gated_most &most)
+__device__ static void put_tile(uint32_t to, const float (&sums)[128])
 {
     rp_tile_writer writer(to);
 
@@ -229,9 +187,6 @@ __device__ static void put_tile(uint32_t to, const float (&sums)[128], gated_mos
         for (int i = 0; i < 4; i++) {
             const float *const gate = sums + 4 * j + 2 * i, *const up = gate + 64;
             two[i] = rp_bf16_pair(gated_one(gate[0], up[0]), gated_one(gate[1], up[1]));
-            if constexpr (E::SCALED) {
-                most.meet(i % 2, two[i]);
-            }
         }
         writer.put(j, two);
     }
@@ -285,27 +240,22 @@ __device__ static void put_blocks(uint32_t to, const float (&sums)[128], const f
 }
 
 /* Sums of 64 rows, which begin at `at`, to out in bf16. */
-template <typename E>
-__device__ static void finish_wide(const gated_job &job, uint32_t to, const CUtensorMap *out,
-                                   rp_tile_place at, int which, const float (&sums)[128])
+__device__ static void finish_wide(uint32_t to, const CUtensorMap *out, rp_tile_place at, int which,
+                                   const float (&sums)[128])
 {
     const bool stores = threadIdx.x % WARPGROUP == 0;
-    gated_most most;
 
     if (stores) {
         rp_tma_store_wait_read();
     }
     rp_named_sync(BAR_STORE + which, WARPGROUP);
-    put_tile<E>(to, sums, most);
+    put_tile(to, sums);
     rp_fence_async();
     rp_named_sync(BAR_STORE + which, WARPGROUP);
     if (stores) {
         rp_tma_store(out, at.col, at.row, to);
         rp_tma_store(out, at.col + STORE_COLS, at.row, to + STORE_BYTES);
         rp_tma_store_commit();
-    }
-    if constexpr (E::SCALED) {
-        tell_most(job, at, most);
     }
 }
 
@@ -351,13 +301,11 @@ __device__ static void make_tiles(const gated_room &room, const gated_job &job, 
         }
         multiply<E>(room, job, which, lane, ring, sums);
         at.row += which * STORE_ROWS;
-        if constexpr (E::SCALED) {
-            scale_sums(job, at, sums);
-        }
         if constexpr (E::BLOCKS) {
+            scale_sums(job, at, sums);
             finish_blocks(job, to, out, at, which, sums);
         } else {
-            finish_wide<E>(job, to, out, at, which, sums);
+            finish_wide(to, out, at, which, sums);
         }
     }
     if (threadIdx.x % WARPGROUP == 0) {

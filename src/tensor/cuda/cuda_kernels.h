@@ -74,10 +74,6 @@ void rp_cuda_k_layer_norm(cudaStream_t stream, rp_cuda_view x, int t, int d, flo
 /* in [rows, k], F16 too, rows stride elements apart; scales: largest magnitude of the row / 448 */
 void rp_cuda_k_quantize_rows(cudaStream_t stream, rp_cuda_view in, int rows, int k, int stride,
                              rp_cuda_narrow out);
-/* The same of bf16 [rows, k], contiguous, when each row's largest magnitude is known (NaNs do not
- * count): the same bytes in one reading. k a multiple of 16, addresses too. */
-void rp_cuda_k_round_rows(cudaStream_t stream, const void *in, const float *most, int rows, int k,
-                          rp_cuda_narrow out);
 void rp_cuda_k_dequantize_rows(cudaStream_t stream, rp_cuda_narrow in, size_t rows, size_t cols,
                                rp_cuda_view out);
 void rp_cuda_k_set(cudaStream_t stream, float *out, size_t n, float value);
@@ -120,19 +116,16 @@ enum {
 void rp_cuda_k_narrow_qkv(cudaStream_t stream, const rp_cuda_part parts[3], float *most,
                           rp_cuda_number *numbers, float *out_scale, int n_out);
 /* ---- cuda_gated.cu: compute capability 9.0 ---- */
-/* out[t, d] = silu(x[t, k] w_gate[d, k]^T) * (x w_up[d, k]^T), all contiguous, out bf16; sums, silu
- * and product in f32. Of e4m3, sums inside a product keep fewer bits, as in cuBLASLt's fast ones.
- */
+/* out[t, d] = silu(x[t, k] w_gate[d, k]^T) * (x w_up[d, k]^T), all contiguous; sums, silu and
+ * product in f32. Of bf16, out is bf16. Of e4m3, out is e4m3 in blocks (cuda_blocks.cu), and sums
+ * inside a product keep fewer bits, as in cuBLASLt's fast ones. */
 typedef struct {
     rp_dtype dtype; /* of x and weights: RP_BF16 or RP_F8_E4M3 */
     const void *x, *w_gate, *w_up;
     int t, k, d;
     void *out;
     const float *x_scale, *gate_scale, *up_scale; /* of e4m3: [t], [d], [d] */
-    float *row_most; /* of e4m3, [t]: the largest magnitude in each row of out is left here */
-    /* NULL, or of e4m3: out is e4m3 in blocks, these are their scales, and row_most is not written.
-     */
-    float *block_scale;
+    float *block_scale;                           /* of e4m3: of out */
 } rp_cuda_gated;
 /* Fewer rows are better off with cuBLASLt: its tiles may be smaller, so that there are enough of
  * them for all multiprocessors. */

@@ -51,24 +51,6 @@ void rp_cuda_narrow_done(rp_cuda *cuda, rp_cuda_narrow rows, const float *x, int
     }
 }
 
-rp_status rp_cuda_narrow_reserve(rp_cuda *cuda, int t, int d)
-{
-    rp_cuda_scratch *const old = &cuda->narrow, larger = {NULL, 0};
-
-    if (bytes_of(t, d) <= old->n_bytes) {
-        return RP_OK;
-    }
-    RP_TRY(rp_cuda_scratch_grow(cuda, &larger, bytes_of(t, d), "product inputs in fp8"));
-    const rp_status st =
-        old->data == NULL ? RP_OK
-                          : RP_CUDA(cuda, cudaMemcpyAsync(larger.data, old->data, old->n_bytes,
-                                                          cudaMemcpyDeviceToDevice, cuda->stream));
-    (void)cudaStreamSynchronize(cuda->stream);
-    (void)cudaFree(old->data);
-    *old = larger;
-    return st;
-}
-
 rp_status rp_cuda_narrow_room(rp_cuda *cuda, int t, int d, rp_cuda_narrow *out)
 {
     RP_TRY(rp_cuda_scratch_grow(cuda, &cuda->narrow, bytes_of(t, d), "product inputs in fp8"));
