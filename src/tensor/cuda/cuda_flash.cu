@@ -46,24 +46,53 @@ static bool is_narrow(const rp_cuda_flash *f)
     return f->rows.data != NULL;
 }
 
+/* The inputs are rounded first. */
+static bool is_narrow_in(const rp_cuda_flash *f)
+{
+    return f->in.q != NULL;
+}
+
 static rp_tensor_map heads_map(const void *data, int rows, int n_heads, int stride, int box_rows)
 {
     return {data,   RP_BF16,  rows,     n_heads * HEAD_DIM,
             stride, box_rows, SUB_COLS, CU_TENSOR_MAP_SWIZZLE_64B};
 }
 
+static rp_tensor_map narrow_map(const void *data, int rows, int n_heads, int box_rows)
+{
+    const int width = n_heads * HEAD_DIM;
+
+    return {data, RP_F8_E4M3, rows, width, width, box_rows, SUB_COLS, CU_TENSOR_MAP_SWIZZLE_32B};
+}
+
+static void describe_inputs(const rp_cuda_flash *f, rp_tensor_map *q, rp_tensor_map *k,
+                            rp_tensor_map *v)
+{
+    const int n_keys = rp_cuda_flash_keys(f->n_kv);
+
+    if (is_narrow_in(f)) {
+        *q = narrow_map(f->in.q, f->n_q, f->n_heads, OWN_ROWS);
+        *k = narrow_map(f->in.k, f->n_kv, f->n_kv_heads, PIECE);
+        *v = {f->in.v,  RP_F8_E4M3, f->n_kv_heads * HEAD_DIM,  n_keys, n_keys,
+              HEAD_DIM, PIECE,      CU_TENSOR_MAP_SWIZZLE_128B};
+    } else {
+        *q = heads_map(f->q, f->n_q, f->n_heads, f->q_stride, OWN_ROWS);
+        *k = heads_map(f->k, f->n_kv, f->n_kv_heads, f->k_stride, PIECE);
+        *v = heads_map(f->v, f->n_kv, f->n_kv_heads, f->v_stride, PIECE);
+    }
+}
+
 static cudaError_t make_maps(const rp_cuda_flash *f, flash_maps *maps)
 {
     const int width = f->n_heads * HEAD_DIM;
-    const rp_tensor_map q = heads_map(f->q, f->n_q, f->n_heads, f->q_stride, OWN_ROWS);
-    const rp_tensor_map k = heads_map(f->k, f->n_kv, f->n_kv_heads, f->k_stride, PIECE);
-    const rp_tensor_map v = heads_map(f->v, f->n_kv, f->n_kv_heads, f->v_stride, PIECE);
+    rp_tensor_map q, k, v;
     const rp_tensor_map wide = heads_map(f->out, f->n_q, f->n_heads, f->out_stride, OWN_ROWS);
     const rp_tensor_map narrow = {f->rows.data, RP_F8_E4M3, f->n_q,   width,
                                   width,        OWN_ROWS,   HEAD_DIM, CU_TENSOR_MAP_SWIZZLE_NONE};
     PFN_cuTensorMapEncodeTiled_v12000 fn = NULL;
     const cudaError_t code = rp_find_encode(&fn);
 
+    describe_inputs(f, &q, &k, &v);
     if (code != cudaSuccess) {
         return code;
     }
@@ -73,12 +102,13 @@ static cudaError_t make_maps(const rp_cuda_flash *f, flash_maps *maps)
     return ok ? cudaSuccess : cudaErrorInvalidValue;
 }
 
-template <bool NARROW>
+template <flash_way WAY>
 static cudaError_t launch(cudaStream_t stream, const flash_maps &maps, const flash_job &job)
 {
+    constexpr int bytes = flash_bytes<flash_elem<WAY>>::SHARED;
     int device = 0, n_sms = 0;
-    const cudaError_t code = cudaFuncSetAttribute(
-        flash<NARROW>, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES);
+    const cudaError_t code =
+        cudaFuncSetAttribute(flash<WAY>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
 
     if (code != cudaSuccess) {
         return code;
@@ -86,7 +116,7 @@ static cudaError_t launch(cudaStream_t stream, const flash_maps &maps, const fla
     (void)cudaGetDevice(&device);
     (void)cudaDeviceGetAttribute(&n_sms, cudaDevAttrMultiProcessorCount, device);
     const unsigned grid = (unsigned)(job.n_tiles < n_sms ? job.n_tiles : n_sms);
-    flash<NARROW><<<grid, N_THREADS, SHARED_BYTES, stream>>>(maps.q, maps.k, maps.v, maps.out, job);
+    flash<WAY><<<grid, N_THREADS, bytes, stream>>>(maps.q, maps.k, maps.v, maps.out, job);
     return cudaPeekAtLastError();
 }
 
@@ -99,9 +129,10 @@ static bool good_rows(const void *data, int stride, int n_heads)
 static bool good_out(const rp_cuda_flash *f)
 {
     if (is_narrow(f)) {
-        return rp_wide(f->rows.data) && f->rows.scale != NULL && f->most != NULL;
+        return rp_wide(f->rows.data) && f->rows.scale != NULL &&
+               (is_narrow_in(f) || f->most != NULL);
     }
-    return good_rows(f->out, f->out_stride, f->n_heads);
+    return !is_narrow_in(f) && good_rows(f->out, f->out_stride, f->n_heads);
 }
 #endif
 
@@ -144,6 +175,7 @@ static flash_job job_of(const rp_cuda_flash *f)
     job.group = f->n_heads / f->n_kv_heads;
     job.c = f->scale * 1.4426950408889634f;
     job.most = f->most;
+    job.in_scale = f->in.scale;
     job.out_scale = f->rows.scale;
     return job;
 }
@@ -157,11 +189,16 @@ cudaError_t rp_cuda_k_flash(cudaStream_t stream, const rp_cuda_flash *f)
     if (code != cudaSuccess) {
         return code;
     }
+    if (is_narrow_in(f)) {
+        rp_cuda_k_flash_round(stream, f);
+        return f->in.together ? launch<FLASH_E4M3_TOGETHER>(stream, maps, job)
+                              : launch<FLASH_E4M3>(stream, maps, job);
+    }
     if (!is_narrow(f)) {
-        return launch<false>(stream, maps, job);
+        return launch<FLASH_BF16>(stream, maps, job);
     }
     largest<<<RP_CUDA_FLASH_PIECES, LARGEST_THREADS, 0, stream>>>(
         (const bf16 *)f->v, (unsigned)f->n_kv, (unsigned)(f->n_kv_heads * HEAD_DIM),
         (unsigned)f->v_stride, f->most);
-    return launch<true>(stream, maps, job);
+    return launch<FLASH_BF16_TO_E4M3>(stream, maps, job);
 }

@@ -24,9 +24,20 @@
 
 #include "tensor/cuda/cuda_flash_rows.cuh"
 
+/* Types of q, k and v, and of out. */
+enum flash_way {
+    FLASH_BF16,          /* all bf16 */
+    FLASH_BF16_TO_E4M3,  /* out in e4m3 */
+    FLASH_E4M3,          /* all e4m3 */
+    FLASH_E4M3_TOGETHER, /* the same, with sums over all keys inside the products with v */
+};
+
+/* Bytes of an element of q, k and v. */
+template <flash_way WAY> constexpr int flash_elem = WAY >= FLASH_E4M3 ? 1 : 2;
+
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-/* ---- products ---- */
+/* ---- products: q, k and v are ---- */
 
 /* This warp has read what the barrier stands for. */
 __device__ static void release(uint32_t empty)
@@ -36,47 +47,104 @@ __device__ static void release(uint32_t empty)
     }
 }
 
-/* s = q k^T is on its way. */
-__device__ static void begin_scores(uint64_t q, uint32_t k_tile, float (&s)[64])
-{
-    const uint64_t k = rp_wgmma_operand_64(k_tile, 16);
+/* bf16. */
+struct flash_bf16_in {
+    static constexpr int ELEM = 2;
+    static constexpr bool APART = false; /* are products with v summed up apart from o? */
+    using powers = flash_powers_bf16;
 
-    rp_wgmma_fence();
-    rp_wgmma_scores<0>(s, q, k);
-#pragma unroll
-    for (int i = 1; i < HEAD_DIM / 16; i++) {
-        const int side = i % 2 * 2; /* 32 bytes */
-        rp_wgmma_scores<1>(s, q + i / 2 * (OWN_SUB >> 4) + side,
-                           k + i / 2 * (PIECE_SUB >> 4) + side);
+    __device__ static uint64_t queries(uint32_t tile)
+    {
+        return rp_wgmma_operand_64(tile, 16);
     }
-    rp_wgmma_commit();
-}
+    /* s = q k^T is on its way. */
+    __device__ static void begin_scores(uint64_t q, uint32_t k_tile, float (&s)[64])
+    {
+        using bytes = flash_bytes<ELEM>;
+        const uint64_t k = rp_wgmma_operand_64(k_tile, 16);
 
-/* o += p v is on its way. */
-__device__ static void begin_values(const uint32_t (&p)[32], uint32_t v_tile, float (&o)[48])
-{
-    const uint64_t v = rp_wgmma_operand_64(v_tile, PIECE_SUB);
-
-    rp_wgmma_pin_some(o);
-    rp_wgmma_fence();
+        rp_wgmma_fence();
+        rp_wgmma_scores<0>(s, q, k);
 #pragma unroll
-    for (int i = 0; i < PIECE / 16; i++) { /* 16 rows of v are 1024 bytes */
-        rp_wgmma_values(o, p[4 * i], p[4 * i + 1], p[4 * i + 2], p[4 * i + 3], v + i * (1024 >> 4));
+        for (int i = 1; i < HEAD_DIM / 16; i++) {
+            const int side = i % 2 * 2; /* 32 bytes */
+            rp_wgmma_scores<1>(s, q + i / 2 * (bytes::OWN_SUB >> 4) + side,
+                               k + i / 2 * (bytes::PIECE_SUB >> 4) + side);
+        }
+        rp_wgmma_commit();
     }
-    rp_wgmma_commit();
-}
+    /* o += p v is on its way. */
+    __device__ static void begin_values(const uint32_t (&p)[32], uint32_t v_tile, float (&o)[48])
+    {
+        const uint64_t v = rp_wgmma_operand_64(v_tile, flash_bytes<ELEM>::PIECE_SUB);
+
+        rp_wgmma_pin_some(o);
+        rp_wgmma_fence();
+#pragma unroll
+        for (int i = 0; i < PIECE / 16; i++) { /* 16 rows of v are 1024 bytes */
+            rp_wgmma_values(o, p[4 * i], p[4 * i + 1], p[4 * i + 2], p[4 * i + 3],
+                            v + i * (1024 >> 4));
+        }
+        rp_wgmma_commit();
+    }
+};
+
+/* e4m3. Sums of such products keep fewer bits than f32 has: a piece's alone with APART_, of all
+ * keys without. */
+template <bool APART_> struct flash_e4m3_in {
+    static constexpr int ELEM = 1;
+    static constexpr bool APART = APART_;
+    using powers = flash_powers_e4m3;
+
+    __device__ static uint64_t queries(uint32_t tile)
+    {
+        return rp_wgmma_operand_32(tile);
+    }
+    __device__ static void begin_scores(uint64_t q, uint32_t k_tile, float (&s)[64])
+    {
+        using bytes = flash_bytes<ELEM>;
+        const uint64_t k = rp_wgmma_operand_32(k_tile);
+
+        rp_wgmma_fence();
+        rp_wgmma_scores_e4m3<0>(s, q, k);
+#pragma unroll
+        for (int i = 1; i < N_SUBS; i++) {
+            rp_wgmma_scores_e4m3<1>(s, q + i * (bytes::OWN_SUB >> 4),
+                                    k + i * (bytes::PIECE_SUB >> 4));
+        }
+        rp_wgmma_commit();
+    }
+    /* o (+)= p v is on its way. */
+    __device__ static void begin_values(const uint32_t (&p)[16], uint32_t v_tile, float (&o)[48])
+    {
+        const uint64_t v = rp_wgmma_operand(v_tile);
+
+        if constexpr (!APART) {
+            rp_wgmma_pin_some(o);
+        }
+        rp_wgmma_fence();
+        rp_wgmma_values_e4m3<APART ? 0 : 1>(o, p[0], p[1], p[2], p[3], v);
+#pragma unroll
+        for (int i = 1; i < PIECE / 32; i++) { /* 32 keys are 32 bytes of a row */
+            rp_wgmma_values_e4m3<1>(o, p[4 * i], p[4 * i + 1], p[4 * i + 2], p[4 * i + 3],
+                                    v + i * (32 >> 4));
+        }
+        rp_wgmma_commit();
+    }
+};
 
 /* ---- attention of one tile ---- */
 
 /* A consumer as it goes round: its number, its queries, both rings. */
-struct flash_user {
+template <typename In> struct flash_user {
+    using bytes = flash_bytes<In::ELEM>;
     int which;
     uint64_t q;
     uint32_t q_full, q_empty, q_phase;
-    flash_ring k, v;
+    flash_ring<In::ELEM> k, v;
 
-    __device__ flash_user(const flash_room &room, int n)
-        : which(n), q(rp_wgmma_operand_64(room.q + n * OWN_BYTES, 16)), q_full(room.q_full(n)),
+    __device__ flash_user(const flash_room<In::ELEM> &room, int n)
+        : which(n), q(In::queries(room.q + n * bytes::OWN)), q_full(room.q_full(n)),
           q_empty(room.q_empty(n)), q_phase(0), k(room.k_ring()), v(room.v_ring())
     {
     }
@@ -93,7 +161,7 @@ __device__ static void pass_turn(int which)
 }
 
 /* Scores of a piece were made. */
-__device__ static void end_scores(flash_user &u, bool last)
+template <typename In> __device__ static void end_scores(flash_user<In> &u, bool last)
 {
     release(u.k.empty_bar());
     u.k.next();
@@ -102,22 +170,47 @@ __device__ static void end_scores(flash_user &u, bool last)
     }
 }
 
-__device__ static void end_values(flash_user &u)
+template <typename In> __device__ static void end_values(flash_user<In> &u)
 {
     release(u.v.empty_bar());
     u.v.next();
 }
 
-__device__ static void attend(const flash_job &job, flash_user &u, flash_rows &rows, float (&o)[48])
+/* o = o by + p v; by counts only where products are summed up apart. */
+template <typename In>
+__device__ static void add_values(flash_user<In> &u, const uint32_t (&p)[In::powers::N],
+                                  const float (&by)[2], float (&o)[48])
 {
-    float s[64], by[2];
-    uint32_t p[32];
+    rp_mbar_wait(u.v.full_bar(), u.v.phase);
+    if constexpr (In::APART) {
+        float part[48];
+        In::begin_values(p, u.v.tile(), part);
+        rp_wgmma_wait<0>();
+        rp_wgmma_pin_some(part);
+        end_values(u);
+        add_rows(o, by, part);
+    } else {
+        In::begin_values(p, u.v.tile(), o);
+        rp_wgmma_wait<0>();
+        rp_wgmma_pin_some(o);
+        end_values(u);
+    }
+}
+
+template <typename In>
+__device__ static void attend(const flash_job &job, float c, flash_user<In> &u, flash_rows &rows,
+                              float (&o)[48])
+{
+    using powers = typename In::powers;
+    float s[64];
+    uint32_t p[powers::N];
 
     for (int i = 0; i < job.n_pieces; i++) {
         const bool last = i == job.n_pieces - 1;
+        float by[2] = {1.0f, 1.0f};
         rp_mbar_wait(u.k.full_bar(), u.k.phase);
         take_turn(u.which);
-        begin_scores(u.q, u.k.tile(), s);
+        In::begin_scores(u.q, u.k.tile(), s);
         pass_turn(u.which);
         rp_wgmma_wait<0>();
         rp_wgmma_pin_some(s);
@@ -125,16 +218,12 @@ __device__ static void attend(const flash_job &job, flash_user &u, flash_rows &r
         if (last && job.last < PIECE) {
             leave_out(s, job.last);
         }
-        if (follow(s, job.c, rows, by)) {
+        if (follow<powers>(s, c, rows, by) && !In::APART) {
             multiply_rows(o, by);
         }
-        raise(s, job.c, rows);
-        round_powers(s, p);
-        rp_mbar_wait(u.v.full_bar(), u.v.phase);
-        begin_values(p, u.v.tile(), o);
-        rp_wgmma_wait<0>();
-        rp_wgmma_pin_some(o);
-        end_values(u);
+        raise(s, c, rows);
+        powers::round(s, p);
+        add_values(u, p, by, o);
     }
 }
 
@@ -186,17 +275,32 @@ __device__ static void finish(const CUtensorMap *out, const flash_tile &at, uint
 
 /* ---- a block ---- */
 
-/* A consumer. */
-template <typename Out>
-__device__ static void make_tiles(const flash_room &room, const flash_job &job, int which,
-                                  const CUtensorMap *out)
-{
-    flash_user user(room, which);
-    float times = 1.0f, scale = 1.0f;
+/* What scores are to be multiplied by, and sums; the scale of out in e4m3. */
+struct flash_factors {
+    float c, times = 1.0f, out = 1.0f;
 
-    if constexpr (Out::NARROW) {
-        times = rp_narrow_factor(largest_of(job.most), &scale);
+    template <typename In, typename Out> __device__ void find(const flash_job &job)
+    {
+        c = job.c;
+        if constexpr (In::ELEM == 1) {
+            c *= job.in_scale[0] * job.in_scale[1];
+            out = job.in_scale[2];
+        } else if constexpr (Out::NARROW) {
+            times = rp_narrow_factor(largest_of(job.most), &out);
+        }
     }
+};
+
+/* A consumer. */
+template <typename In, typename Out>
+__device__ static void make_tiles(const flash_room<In::ELEM> &room, const flash_job &job, int which,
+                                  const CUtensorMap *map)
+{
+    const uint32_t staged = room.out + which * flash_bytes<In::ELEM>::OWN;
+    flash_user<In> user(room, which);
+    flash_factors by;
+
+    by.find<In, Out>(job);
     if (which == N_CONSUMERS - 1) {
         pass_turn(which); /* the first one's */
     }
@@ -206,12 +310,12 @@ __device__ static void make_tiles(const flash_room &room, const flash_job &job, 
         float o[48] = {};
         rp_mbar_wait(user.q_full, user.q_phase);
         user.q_phase ^= 1;
-        attend(job, user, rows, o);
+        attend(job, by.c, user, rows, o);
         at.row += which * OWN_ROWS;
-        divide_rows(rows, times, o);
-        finish<Out>(out, at, room.out + which * OWN_BYTES, which, o);
+        divide_rows(rows, by.times, o);
+        finish<Out>(map, at, staged, which, o);
         if constexpr (Out::NARROW) {
-            put_scales(job, at, scale);
+            put_scales(job, at, by.out);
         }
     }
     if (which == 0) {
@@ -222,11 +326,24 @@ __device__ static void make_tiles(const flash_room &room, const flash_job &job, 
     }
 }
 
+template <flash_way WAY> struct flash_types {
+    using in = flash_bf16_in;
+    using out = std::conditional_t<WAY == FLASH_BF16, flash_bf16, flash_e4m3>;
+};
+template <> struct flash_types<FLASH_E4M3> {
+    using in = flash_e4m3_in<true>;
+    using out = flash_e4m3;
+};
+template <> struct flash_types<FLASH_E4M3_TOGETHER> {
+    using in = flash_e4m3_in<false>;
+    using out = flash_e4m3;
+};
+
 #endif
 
-/* One block on a multiprocessor: 217 KiB of shared memory, 128 registers a thread at the start, of
- * which the loading warpgroup gives most to the others. */
-template <bool NARROW>
+/* One block on a multiprocessor: 217 KiB of shared memory (133 of e4m3), 128 registers a thread at
+ * the start, of which the loading warpgroup gives most to the others. */
+template <flash_way WAY>
 __global__ void __launch_bounds__(N_THREADS, 1)
     flash(const __grid_constant__ CUtensorMap q, const __grid_constant__ CUtensorMap k,
           const __grid_constant__ CUtensorMap v, const __grid_constant__ CUtensorMap out,
@@ -234,7 +351,7 @@ __global__ void __launch_bounds__(N_THREADS, 1)
 {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     extern __shared__ unsigned char shared[];
-    const flash_room room(shared);
+    const flash_room<flash_elem<WAY>> room(shared);
     const int warpgroup = __shfl_sync(RP_ALL, threadIdx.x / WARPGROUP, 0);
 
     if (threadIdx.x == 0) {
@@ -253,9 +370,9 @@ __global__ void __launch_bounds__(N_THREADS, 1)
         }
         __syncwarp();
     } else {
-        using out_type = std::conditional_t<NARROW, flash_e4m3, flash_bf16>;
+        using types = flash_types<WAY>;
         rp_more_registers<160>();
-        make_tiles<out_type>(room, job, warpgroup - 1, &out);
+        make_tiles<typename types::in, typename types::out>(room, job, warpgroup - 1, &out);
     }
 #endif
 }

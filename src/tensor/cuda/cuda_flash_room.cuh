@@ -9,7 +9,7 @@
 #include "tensor/cuda/cuda_hopper_attention.cuh"
 
 #define HEAD_DIM    96
-#define SUB_COLS    32 /* 64 bytes, as wide as the swizzle */
+#define SUB_COLS    32 /* as wide as the swizzle: 64 bytes of bf16, 32 of e4m3 */
 #define N_SUBS      (HEAD_DIM / SUB_COLS)
 #define WARPGROUP   128
 #define N_CONSUMERS 3
@@ -17,15 +17,20 @@
 #define OWN_ROWS    64 /* of a consumer */
 #define TILE_ROWS   (N_CONSUMERS * OWN_ROWS)
 #define PIECE       128 /* keys */
-#define STAGES      3   /* 2: 49 KiB less */
-#define OWN_SUB     (OWN_ROWS * SUB_COLS * 2)
-#define OWN_BYTES   (N_SUBS * OWN_SUB) /* of q; of out, where e4m3 takes half of it */
-#define PIECE_SUB   (PIECE * SUB_COLS * 2)
-#define PIECE_BYTES (N_SUBS * PIECE_SUB)
 #define TILE_ALIGN  1024
-#define N_BARRIERS  (4 * STAGES + 2 * N_CONSUMERS)
-#define SHARED_BYTES                                                                               \
-    (2 * N_CONSUMERS * OWN_BYTES + 2 * STAGES * PIECE_BYTES + N_BARRIERS * 8 + TILE_ALIGN)
+
+/* Bytes in shared memory when q, k and v have elements of so many. Of e4m3 there is room for more
+ * pieces. */
+template <int ELEM> struct flash_bytes {
+    static constexpr int OWN_SUB = OWN_ROWS * SUB_COLS * ELEM;
+    static constexpr int OWN = N_SUBS * OWN_SUB; /* of q; of out, where it is no wider than q */
+    static constexpr int PIECE_SUB = PIECE * SUB_COLS * ELEM;
+    static constexpr int OF_PIECE = N_SUBS * PIECE_SUB;
+    static constexpr int STAGES = ELEM == 1 ? 4 : 3;
+    static constexpr int N_BARRIERS = 4 * STAGES + 2 * N_CONSUMERS;
+    static constexpr int SHARED =
+        2 * N_CONSUMERS * OWN + 2 * STAGES * OF_PIECE + N_BARRIERS * 8 + TILE_ALIGN;
+};
 
 /* Named barriers; 0 is __syncthreads. */
 enum { BAR_STORE = 1, BAR_TURN = BAR_STORE + N_CONSUMERS };
@@ -37,8 +42,9 @@ typedef struct {
     int n_tiles;        /* blocks times heads */
     int group;          /* heads that share a head of k and v */
     float c;
-    const float *most; /* of e4m3: the largest of these is the largest magnitude of v */
-    float *out_scale;  /* of e4m3, [n_q] */
+    const float *most;     /* of out in e4m3: the largest of these is the largest magnitude of v */
+    const float *in_scale; /* of all in e4m3: what q, k and v are to be multiplied by */
+    float *out_scale;      /* of out in e4m3, [n_q] */
 } flash_job;
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -56,14 +62,15 @@ __device__ static flash_tile tile_of(const flash_job &job, int tile)
 
 /* A ring of pieces of k or of v, where they lie and their barriers: a piece may be loaded over when
  * `empty` says that all have read it; it may be read when `full` says that all of it is there. */
-struct flash_ring {
+template <int ELEM> struct flash_ring {
+    using bytes = flash_bytes<ELEM>;
     uint32_t tiles, full;
     int stage = 0;
     uint32_t phase = 0;
 
     __device__ uint32_t tile() const
     {
-        return tiles + stage * PIECE_BYTES;
+        return tiles + stage * bytes::OF_PIECE;
     }
     __device__ uint32_t full_bar() const
     {
@@ -71,11 +78,11 @@ struct flash_ring {
     }
     __device__ uint32_t empty_bar() const
     {
-        return full + (STAGES + stage) * 8;
+        return full + (bytes::STAGES + stage) * 8;
     }
     __device__ void next()
     {
-        if (++stage == STAGES) {
+        if (++stage == bytes::STAGES) {
             stage = 0;
             phase ^= 1;
         }
@@ -83,22 +90,24 @@ struct flash_ring {
 };
 
 /* Where things lie in shared memory: q and out of each consumer, the rings, barriers. */
-struct flash_room {
+template <int ELEM> struct flash_room {
+    using bytes = flash_bytes<ELEM>;
+    static constexpr int STAGES = bytes::STAGES;
     uint32_t q, out, k, v, bars;
 
     __device__ explicit flash_room(const void *shared)
     {
         q = (rp_shared_at(shared) + TILE_ALIGN - 1) / TILE_ALIGN * TILE_ALIGN;
-        out = q + N_CONSUMERS * OWN_BYTES;
-        k = out + N_CONSUMERS * OWN_BYTES;
-        v = k + STAGES * PIECE_BYTES;
-        bars = v + STAGES * PIECE_BYTES;
+        out = q + N_CONSUMERS * bytes::OWN;
+        k = out + N_CONSUMERS * bytes::OWN;
+        v = k + STAGES * bytes::OF_PIECE;
+        bars = v + STAGES * bytes::OF_PIECE;
     }
-    __device__ flash_ring k_ring() const
+    __device__ flash_ring<ELEM> k_ring() const
     {
         return {k, bars};
     }
-    __device__ flash_ring v_ring() const
+    __device__ flash_ring<ELEM> v_ring() const
     {
         return {v, bars + 2 * STAGES * 8};
     }
@@ -113,8 +122,9 @@ struct flash_room {
 };
 
 /* One thread; a sync must follow. */
-__device__ static void make_barriers(const flash_room &room)
+template <int ELEM> __device__ static void make_barriers(const flash_room<ELEM> &room)
 {
+    constexpr int STAGES = flash_bytes<ELEM>::STAGES;
     const int n_readers = N_CONSUMERS * WARPGROUP / RP_WARP;
 
     for (int i = 0; i < STAGES; i++) {
@@ -143,35 +153,40 @@ __device__ static void load_head(uint32_t to, int sub_bytes, const CUtensorMap *
     }
 }
 
-__device__ static void load_piece(flash_ring &ring, const CUtensorMap *map, int head, int piece)
-{
-    rp_mbar_wait(ring.empty_bar(), ring.phase ^ 1);
-    load_head(ring.tile(), PIECE_SUB, map, head, piece * PIECE, ring.full_bar());
-    ring.next();
-}
-
 /* Queries of one consumer, once it has read those of the tile before. */
-__device__ static void load_queries(const flash_room &room, const CUtensorMap *q,
+template <int ELEM>
+__device__ static void load_queries(const flash_room<ELEM> &room, const CUtensorMap *q,
                                     const flash_tile &at, int which, uint32_t phase)
 {
+    using bytes = flash_bytes<ELEM>;
+
     rp_mbar_wait(room.q_empty(which), phase ^ 1);
-    load_head(room.q + which * OWN_BYTES, OWN_SUB, q, at.head, at.row + which * OWN_ROWS,
+    load_head(room.q + which * bytes::OWN, bytes::OWN_SUB, q, at.head, at.row + which * OWN_ROWS,
               room.q_full(which));
+}
+
+template <int ELEM>
+__device__ static void load_keys(flash_ring<ELEM> &ring, const CUtensorMap *k, int head, int piece)
+{
+    rp_mbar_wait(ring.empty_bar(), ring.phase ^ 1);
+    load_head(ring.tile(), flash_bytes<ELEM>::PIECE_SUB, k, head, piece * PIECE, ring.full_bar());
+    ring.next();
 }
 
 /* One thread. Keys are asked for before the queries of the later consumers, so that the first one
  * need not wait for those to be free. */
-__device__ static void load_q_and_k(const flash_room &room, const flash_job &job,
+template <int ELEM>
+__device__ static void load_q_and_k(const flash_room<ELEM> &room, const flash_job &job,
                                     const CUtensorMap *q, const CUtensorMap *k)
 {
-    flash_ring ring = room.k_ring();
+    flash_ring<ELEM> ring = room.k_ring();
     uint32_t phase = 0;
 
     for (int tile = blockIdx.x; tile < job.n_tiles; tile += gridDim.x, phase ^= 1) {
         const flash_tile at = tile_of(job, tile);
         load_queries(room, q, at, 0, phase);
         for (int i = 0; i < job.n_pieces; i++) {
-            load_piece(ring, k, at.kv_head, i);
+            load_keys(ring, k, at.kv_head, i);
             if (i == 0) {
                 load_queries(room, q, at, 1, phase);
                 load_queries(room, q, at, 2, phase);
@@ -180,15 +195,33 @@ __device__ static void load_q_and_k(const flash_room &room, const flash_job &job
     }
 }
 
-/* Another thread. */
-__device__ static void load_v(const flash_room &room, const flash_job &job, const CUtensorMap *v)
+/* A piece of v: of bf16 as it is, of e4m3 transposed, keys along its rows. */
+template <int ELEM>
+__device__ static void load_values(flash_ring<ELEM> &ring, const CUtensorMap *v, int head,
+                                   int piece)
 {
-    flash_ring ring = room.v_ring();
+    rp_mbar_wait(ring.empty_bar(), ring.phase ^ 1);
+    if constexpr (ELEM == 1) {
+        rp_mbar_expect(ring.full_bar(), flash_bytes<ELEM>::OF_PIECE);
+        rp_tma_load(ring.tile(), v, piece * PIECE, head * HEAD_DIM, ring.full_bar());
+    } else {
+        load_head(ring.tile(), flash_bytes<ELEM>::PIECE_SUB, v, head, piece * PIECE,
+                  ring.full_bar());
+    }
+    ring.next();
+}
+
+/* Another thread. */
+template <int ELEM>
+__device__ static void load_v(const flash_room<ELEM> &room, const flash_job &job,
+                              const CUtensorMap *v)
+{
+    flash_ring<ELEM> ring = room.v_ring();
 
     for (int tile = blockIdx.x; tile < job.n_tiles; tile += gridDim.x) {
         const flash_tile at = tile_of(job, tile);
         for (int i = 0; i < job.n_pieces; i++) {
-            load_piece(ring, v, at.kv_head, i);
+            load_values(ring, v, at.kv_head, i);
         }
     }
 }

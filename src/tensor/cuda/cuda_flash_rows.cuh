@@ -8,14 +8,52 @@
 #include "tensor/cuda/cuda_flash_room.cuh"
 #include "tensor/cuda/cuda_narrow.cuh"
 
-#define LAG 8.0f
-
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+/* ---- powers: 2^(c x - top + SHIFT), where `top` may lag by LAG ---- */
+
+/* As wide as f32. */
+struct flash_powers_bf16 {
+    static constexpr float LAG = 8.0f, SHIFT = 0.0f;
+    static constexpr int N = 32; /* registers of 64 powers */
+
+    __device__ static void round(const float (&s)[64], uint32_t (&p)[N])
+    {
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            const __nv_bfloat162 two = __floats2bfloat162_rn(s[2 * i], s[2 * i + 1]);
+            p[i] = *reinterpret_cast<const uint32_t *>(&two);
+        }
+    }
+};
+
+__device__ static uint32_t two_e4m3(float x, float y)
+{
+    return __nv_cvt_float2_to_fp8x2(make_float2(x, y), __NV_SATFINITE, __NV_E4M3);
+}
+
+/* From 2^-9 to 448: the largest of a row is 2^SHIFT to 2^(SHIFT + LAG), and shares of it down to
+ * 2^-12 keep some bits. The division at the end has the same SHIFT. */
+struct flash_powers_e4m3 {
+    static constexpr float LAG = 3.0f, SHIFT = 5.0f;
+    static constexpr int N = 16;
+
+    /* In the order of keys that a transposed v has (rp_cuda_k_flash_round): a register takes 2
+     * columns of each of 2 neighbouring tiles of 8, of the upper or the lower row. */
+    __device__ static void round(const float (&s)[64], uint32_t (&p)[N])
+    {
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            const int at = i / 2 * 8 + i % 2 * 2;
+            p[i] = two_e4m3(s[at], s[at + 1]) | two_e4m3(s[at + 4], s[at + 5]) << 16;
+        }
+    }
+};
 
 /* ---- softmax; a thread has parts of two rows, and three others of its quad have the rest ---- */
 
 struct flash_rows {
-    float top[2]; /* of c x */
+    float top[2]; /* of c x, less SHIFT */
     float sum[2]; /* of this thread's powers */
 
     __device__ flash_rows()
@@ -48,6 +86,7 @@ __device__ static void leave_out(float (&s)[64], int n)
 
 /* Have rows outgrown their tops? Then tops and sums have been moved, and outputs are to be
  * multiplied by `by`. The same answer for a warp. */
+template <typename Powers>
 __device__ static bool follow(const float (&s)[64], float c, flash_rows &rows, float (&by)[2])
 {
     float most[2][2] = {{s[0], s[1]}, {s[2], s[3]}};
@@ -57,12 +96,14 @@ __device__ static bool follow(const float (&s)[64], float c, flash_rows &rows, f
         most[i / 2 % 2][i % 2] = fmaxf(most[i / 2 % 2][i % 2], s[i]);
     }
     const float own[2] = {fmaxf(most[0][0], most[0][1]) * c, fmaxf(most[1][0], most[1][1]) * c};
-    if (!__any_sync(RP_ALL, own[0] > rows.top[0] + LAG || own[1] > rows.top[1] + LAG)) {
+    constexpr float most_above = Powers::LAG + Powers::SHIFT;
+    if (!__any_sync(RP_ALL,
+                    own[0] > rows.top[0] + most_above || own[1] > rows.top[1] + most_above)) {
         return false;
     }
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        float top = fmaxf(rows.top[i], own[i]);
+        float top = fmaxf(rows.top[i], own[i] - Powers::SHIFT);
         top = fmaxf(top, __shfl_xor_sync(RP_ALL, top, 1));
         top = fmaxf(top, __shfl_xor_sync(RP_ALL, top, 2));
         by[i] = power_of_two(rows.top[i] - top); /* 0 the first time */
@@ -94,12 +135,12 @@ __device__ static void multiply_rows(float (&o)[48], const float (&by)[2])
     }
 }
 
-__device__ static void round_powers(const float (&s)[64], uint32_t (&p)[32])
+/* o = o by + part */
+__device__ static void add_rows(float (&o)[48], const float (&by)[2], const float (&part)[48])
 {
 #pragma unroll
-    for (int i = 0; i < 32; i++) {
-        const __nv_bfloat162 two = __floats2bfloat162_rn(s[2 * i], s[2 * i + 1]);
-        p[i] = *reinterpret_cast<const uint32_t *>(&two);
+    for (int i = 0; i < 48; i++) {
+        o[i] = fmaf(o[i], by[i / 2 % 2], part[i]);
     }
 }
 
@@ -134,14 +175,16 @@ struct flash_bf16 {
                     __floats2bfloat162_rn(o[4 * j + 2 * i], o[4 * j + 2 * i + 1]);
                 two[i] = *reinterpret_cast<const uint32_t *>(&pair);
             }
-            rp_store_tiles(own + j / 4 * OWN_SUB + piece * 16, two[0], two[1], two[2], two[3]);
+            rp_store_tiles(own + j / 4 * flash_bytes<2>::OWN_SUB + piece * 16, two[0], two[1],
+                           two[2], two[3]);
         }
     }
     __device__ static void store(const CUtensorMap *out, const flash_tile &at, uint32_t from)
     {
 #pragma unroll
         for (int i = 0; i < N_SUBS; i++) {
-            rp_tma_store(out, at.head * HEAD_DIM + i * SUB_COLS, at.row, from + i * OWN_SUB);
+            rp_tma_store(out, at.head * HEAD_DIM + i * SUB_COLS, at.row,
+                         from + i * flash_bytes<2>::OWN_SUB);
         }
     }
 };

@@ -2,10 +2,11 @@
  * cuda_hopper_attention.cuh - products of a warpgroup for an attention of heads of 96, beside
  * cuda_hopper.cuh.
  *
- * Tiles lie in shared memory as TMA's 64-byte swizzle leaves them: a head's 96 columns of bf16 are
- * three sub-tiles [rows, 32 columns], rows of 64 bytes, in groups of 8 rows (512 bytes); the
- * 16-byte piece i of row r is at place i ^ (r / 2 % 4) of its row. A sub-tile begins at a multiple
- * of 1024. Layouts: PTX ISA, "Shared Memory Matrix Layout", "Strides", "Matrix Descriptor Format".
+ * A head's 96 columns are three sub-tiles [rows, 32 columns], which lie in shared memory as TMA's
+ * swizzles leave them, in groups of 8 rows. Of bf16, rows have 64 bytes and the 64-byte swizzle:
+ * the 16-byte piece i of row r is at place i ^ (r / 2 % 4) of its row. Of e4m3, rows have 32 bytes
+ * and the 32-byte swizzle: piece i is at place i ^ (r / 4 % 2). A sub-tile begins at a multiple of
+ * 1024. Layouts: PTX ISA, "Shared Memory Matrix Layout", "Strides", "Matrix Descriptor Format".
  *
  * Only for code under __CUDA_ARCH_FEAT_SM90_ALL.
  */
@@ -22,6 +23,14 @@
 __device__ inline uint64_t rp_wgmma_operand_64(uint32_t tile, int far)
 {
     return ((uint64_t)2 << 62) | ((uint64_t)(512 >> 4) << 32) | ((uint64_t)(far >> 4) << 16) |
+           (uint64_t)((tile & 0x3ffff) >> 4);
+}
+
+/* The same of e4m3, k along the rows: a sub-tile is all of it for one product. 32-byte swizzle (3).
+ */
+__device__ inline uint64_t rp_wgmma_operand_32(uint32_t tile)
+{
+    return ((uint64_t)3 << 62) | ((uint64_t)(256 >> 4) << 32) | ((uint64_t)1 << 16) |
            (uint64_t)((tile & 0x3ffff) >> 4);
 }
 
@@ -67,6 +76,32 @@ __device__ inline void rp_wgmma_values(float (&d)[48], uint32_t a0, uint32_t a1,
                  "}, {%48, %49, %50, %51}, %52, 1, 1, 1, 1;\n"
                  : RP_D48
                  : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b));
+}
+
+/* d[64, 128] = a[64, 32] b[128, 32]^T (+ d when ADD is 1), e4m3 to f32, by sub-tiles. */
+template <int ADD>
+__device__ inline void rp_wgmma_scores_e4m3(float (&d)[64], uint64_t a, uint64_t b)
+{
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {" RP_R48
+                 ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, "
+                 "%63}, %64, %65, %66, 1, 1;\n"
+                 : RP_D48, RP_D16(48)
+                 : "l"(a), "l"(b), "n"(ADD));
+}
+
+/*
+ * d[64, 96] = a[64, 32] b[96, 32]^T (+ d when ADD is 1), e4m3 to f32; b with k along its rows. Of
+ * thread i (lane l of warp w), a is: row 16 w + l / 4, columns 4 (l % 4) and the next three; the
+ * same 8 rows down; both once more 16 columns on.
+ */
+template <int ADD>
+__device__ inline void rp_wgmma_values_e4m3(float (&d)[48], uint32_t a0, uint32_t a1, uint32_t a2,
+                                            uint32_t a3, uint64_t b)
+{
+    asm volatile("wgmma.mma_async.sync.aligned.m64n96k32.f32.e4m3.e4m3 {" RP_R48
+                 "}, {%48, %49, %50, %51}, %52, %53, 1, 1;\n"
+                 : RP_D48
+                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b), "n"(ADD));
 }
 
 #undef RP_R48

@@ -176,10 +176,22 @@ void rp_cuda_k_dequantize_blocks(cudaStream_t stream, rp_cuda_narrow in, int t, 
                                  rp_cuda_view out);
 void rp_cuda_k_blocks_to_rows(cudaStream_t stream, rp_cuda_narrow in, int t, int k,
                               rp_cuda_narrow out);
-/* ---- cuda_flash.cu: compute capability 9.0 ---- */
+/* ---- cuda_flash.cu, cuda_flash_round.cu: compute capability 9.0 ---- */
+/* Inputs of the attention below in e4m3, one scale each: largest magnitude / 448. v is transposed,
+ * with zeros behind its keys; of every 32 keys, place 16 h + 4 i + 2 b + e (i to 3, others to 1)
+ * has key 16 h + 8 b + 2 i + e: so the powers need not change places between the two products. */
+typedef struct {
+    uint8_t *q, *k; /* [n_q, n_heads 96], [n_kv, n_kv_heads 96] */
+    uint8_t *v;     /* [n_kv_heads 96, rp_cuda_flash_keys(n_kv)] */
+    float *scale;   /* [3]: what q, k and v are to be multiplied by */
+    float *most;    /* scratch of 3 RP_CUDA_FLASH_ROUNDS floats */
+    bool together;  /* sums over all keys inside the products, which keep fewer bits than f32 has;
+                       else over 128 at a time */
+} rp_cuda_flash_in;
+#define RP_CUDA_FLASH_ROUNDS 528 /* 4 blocks for each SM of an H100 */
 /* softmax(scale q k^T) v, heads of 96 side by side in rows of bf16; n_heads / n_kv_heads of them
  * share a head of k and v. Scores, powers and sums in f32, shares rounded to bf16 for their
- * product.
+ * product, or to e4m3 where q, k and v are.
  */
 typedef struct {
     int n_q, n_kv, n_heads, n_kv_heads, head_dim;
@@ -189,7 +201,16 @@ typedef struct {
     void *out;           /* bf16, unless rows.data is there: */
     rp_cuda_narrow rows; /* out as e4m3 [n_q, n_heads head_dim], all with one scale */
     float *most;         /* then: scratch of RP_CUDA_FLASH_PIECES floats */
+    rp_cuda_flash_in in; /* q, k and v are first rounded to there, unless in.q is NULL; then out is
+                            e4m3, with the scale of v */
 } rp_cuda_flash;
+static inline int rp_cuda_flash_keys(int n_kv)
+{
+    return (n_kv + 127) / 128 * 128;
+}
+/* Bytes that `in` takes, and `in` there; mem 256-byte aligned. */
+size_t rp_cuda_flash_in_bytes(const rp_cuda_flash *f);
+rp_cuda_flash_in rp_cuda_flash_in_at(const rp_cuda_flash *f, void *mem);
 #define RP_CUDA_FLASH_PIECES 264 /* 2 blocks for each SM of an H100 */
 /* Fewer are better off with cuDNN. */
 #define RP_CUDA_FLASH_QUERIES 1024
@@ -201,6 +222,8 @@ bool rp_cuda_flash_can(const rp_cuda_flash *f, int capability);
 bool rp_cuda_flash_pays(const rp_cuda_flash *f);
 /* Only what rp_cuda_flash_can. Allocates nothing, waits for nothing. */
 cudaError_t rp_cuda_k_flash(cudaStream_t stream, const rp_cuda_flash *f);
+/* Its beginning where f->in is there: q, k and v are rounded. */
+void rp_cuda_k_flash_round(cudaStream_t stream, const rp_cuda_flash *f);
 /* ---- cuda_rope.cu ---- */
 void rp_cuda_k_head_norm_rope(cudaStream_t stream, const rp_rope_shape *shape, rp_cuda_view x,
                               const float *w_q, const float *w_k, const float *cos,
