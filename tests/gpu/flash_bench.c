@@ -2,12 +2,13 @@
  * flash_bench.c - what the attention of our own is worth: every way of it beside cuDNN's, at the
  * image model's shapes (24 heads of 96 that share 8 of k and v; q, k and v are columns of one
  * matrix), each alone (median of 50) and 2000 in a row, where power is the limit; then with its
- * output in 8 bits, beside cuDNN's and the kernel that rounds it. Random numbers, the L2 cache as
- * the run before leaves it.
+ * output in 8 bits, beside cuDNN's and the kernel that rounds it; then all of it in 8 bits, beside
+ * cuDNN's, with the error of both against bf16. Random numbers, the L2 cache as the run before
+ * leaves it.
  *
  *   flash_bench [n_q n_kv]     4224 4224, then 4096 4224 when left out
  *
- * Ends with 1 when a result is not cuDNN's or a way has other bits, 77 without a device that can.
+ * Ends with 1 when a result is not cuDNN's, 77 without a device that can.
  */
 #include "tensor/cuda/cuda_sdpa.h"
 
@@ -26,6 +27,10 @@ typedef struct {
     rp_cuda_sdpas *plan;
     rp_cuda_flash job;
     rp_cuda_narrow rows;
+    rp_cuda_sdpas *narrow_plan; /* cuDNN's in e4m3, NULL where it has none; what it takes: */
+    rp_cuda_part parts[3];
+    float *most;
+    rp_cuda_number *numbers;
 } bench;
 
 typedef void (*bench_fn)(const bench *b);
@@ -69,6 +74,30 @@ static void run_theirs_rounded(const bench *b)
 static void run_ours(const bench *b)
 {
     need_cuda(rp_cuda_k_flash(b->cuda->stream, &b->job));
+}
+
+static void round_theirs(const bench *b)
+{
+    rp_cuda_k_narrow_qkv(b->cuda->stream, b->parts, b->most, b->numbers, b->rows.scale, b->job.n_q);
+}
+
+static void run_theirs_e4m3(const bench *b)
+{
+    void *pointers[SDPA_POINTERS] = {[SDPA_Q] = b->parts[0].to,
+                                     [SDPA_K] = b->parts[1].to,
+                                     [SDPA_V] = b->parts[2].to,
+                                     [SDPA_OUT] = b->rows.data};
+
+    for (int i = 0; i < RP_CUDA_QKV_NUMBERS; i++) {
+        pointers[SDPA_NUMBERS + i] = &b->numbers[i];
+    }
+    round_theirs(b);
+    need(rp_cuda_sdpa_run(b->cuda, b->narrow_plan, pointers));
+}
+
+static void round_ours(const bench *b)
+{
+    rp_cuda_k_flash_round(b->cuda->stream, &b->job);
 }
 
 static float *new_act(const bench *b, size_t n, uint64_t seed)
@@ -136,6 +165,26 @@ static void make_plan(bench *b)
                            .out_stride = f->out_stride,
                            .scale = f->scale};
     need(rp_cuda_sdpa_find(b->cuda, &b->key, &b->plan));
+}
+
+static void make_narrow_plan(bench *b)
+{
+    const rp_cuda_flash *const f = &b->job;
+    const int q_dim = N_HEADS * HEAD_DIM, kv_dim = N_KV_HEADS * HEAD_DIM;
+    rp_sdpa_key key = b->key;
+
+    key.narrow = 1;
+    key.q_stride = key.out_stride = q_dim;
+    key.k_stride = key.v_stride = kv_dim;
+    need(rp_cuda_sdpa_find(b->cuda, &key, &b->narrow_plan));
+    b->parts[0] = (rp_cuda_part){f->q, new_bytes(b, b->n_out), f->n_q, q_dim, f->q_stride};
+    for (int i = 1; i < 3; i++) {
+        b->parts[i] =
+            (rp_cuda_part){i == 1 ? f->k : f->v, new_bytes(b, (size_t)f->n_kv * (size_t)kv_dim),
+                           f->n_kv, kv_dim, f->k_stride};
+    }
+    b->most = new_bytes(b, 3 * RP_CUDA_QKV_PIECES * sizeof(float));
+    b->numbers = new_bytes(b, RP_CUDA_QKV_NUMBERS * sizeof(rp_cuda_number));
 }
 
 /* ---- time ---- */
@@ -219,6 +268,46 @@ static bool like_theirs(const bench *b, const float *got)
     return relative < 1e-2;
 }
 
+/* Rows in e4m3, multiplied out, beside the result in bf16. */
+static void print_error(const bench *b, const float *want, const char *name)
+{
+    double sum_sq = 0, diff_sq = 0;
+
+    rp_cuda_k_dequantize_rows(b->cuda->stream, b->rows, (size_t)b->job.n_q,
+                              (size_t)N_HEADS * HEAD_DIM, rp_cuda_at(b->cuda, b->theirs));
+    float *got = on_host(b, b->theirs);
+    for (size_t i = 0; i < b->n_out; i++) {
+        const double w = (double)want[i], diff = (double)got[i] - w;
+        sum_sq += w * w;
+        diff_sq += diff * diff;
+    }
+    free(got);
+    printf("    %s: relative L2 from bf16 %.4g\n", name, sqrt(diff_sq / sum_sq));
+}
+
+/* In 8 bits throughout; want: the result in bf16. */
+static void bench_e4m3(bench *b, const float *want)
+{
+    make_narrow_plan(b);
+    if (b->narrow_plan != NULL) {
+        measure(b, run_theirs_e4m3, "cuDNN e4m3, with its rounding");
+        print_error(b, want, "cuDNN e4m3");
+        measure(b, round_theirs, "its rounding alone");
+    }
+    b->job.rows = b->rows;
+    b->job.in = rp_cuda_flash_in_at(&b->job, new_bytes(b, rp_cuda_flash_in_bytes(&b->job)));
+    measure(b, run_ours, "ours e4m3, with its rounding");
+    print_error(b, want, "ours e4m3");
+    b->job.in.together = true;
+    measure(b, run_ours, "ours e4m3, sums inside products");
+    print_error(b, want, "ours e4m3, sums inside products");
+    b->job.in.together = false;
+    measure(b, round_ours, "rounding alone");
+    measure(b, run_ours, "ours e4m3, again");
+    b->job.rows = (rp_cuda_narrow){NULL, NULL};
+    b->job.in = (rp_cuda_flash_in){.q = NULL};
+}
+
 static bool bench_shape(rp_cuda *cuda, int n_q, int n_kv, bool *ok)
 {
     bench b = {.cuda = cuda};
@@ -240,13 +329,14 @@ static bool bench_shape(rp_cuda *cuda, int n_q, int n_kv, bool *ok)
     measure(&b, run_ours, "ours");
     float *const got = on_host(&b, b.ours);
     *ok = like_theirs(&b, got) && *ok;
-    free(got);
     measure(&b, run_theirs_rounded, "cuDNN, and rounding of rows");
     b.job.rows = b.rows;
     measure(&b, run_ours, "ours, out in e4m3");
     b.job.rows = (rp_cuda_narrow){NULL, NULL};
     measure(&b, run_ours, "ours, again");
     measure(&b, run_theirs, "cuDNN, again");
+    bench_e4m3(&b, got);
+    free(got);
     return true;
 }
 
