@@ -1,14 +1,15 @@
 /*
  * cuda_attention.c - softmax attention.
  *
- * Four ways:
+ * Five ways:
  *   - a kernel of our own for bf16 without a mask (cuda_flash.cuh): what the image model does, step
  *     after step, on compute capability 9.0. In precision fp8, when only a product reads the
  *     output, it is written as the rows in e4m3 that the product takes: an output is a mean of
  *     rows of v, so one scale does for all.
  *   - cuDNN's fused attention for bf16 without a mask, where that kernel does not fit.
- *   - the same in e4m3 (precision fp8-attention) when only a product reads the output. q, k and v
- *     are rounded with a scale each; v's is the output's too.
+ *   - both in e4m3 (precision fp8-attention) when only a product reads the output: the kernel of
+ * our own where it fits, else cuDNN's. q, k and v are rounded with a scale each; v's is the
+ * output's too.
  *   - matrix products and a softmax for all the rest (f32, masks, soft-capping, the wide head of an
  *     autoencoder): scores of a block of queries of all heads, cut so that they take little memory.
  *
@@ -71,11 +72,16 @@ static rp_cuda_flash flash_of(const rp_attention_shape *s, rp_cuda_view q, rp_cu
                            .out = out.data};
 }
 
+static bool own_fits(const rp_cuda *cuda, const rp_cuda_flash *f)
+{
+    return rp_cuda_flash_can(f, cuda->capability) && rp_cuda_flash_pays(f);
+}
+
 /* *done: false when it cannot, or should not, do this shape. */
 static rp_status run_flash(rp_cuda *cuda, const rp_attention_shape *s, rp_cuda_flash *f,
                            const float *out, bool *done)
 {
-    *done = rp_cuda_flash_can(f, cuda->capability) && rp_cuda_flash_pays(f);
+    *done = own_fits(cuda, f);
     if (!*done) {
         return RP_OK;
     }
@@ -87,6 +93,22 @@ static rp_status run_flash(rp_cuda *cuda, const rp_attention_shape *s, rp_cuda_f
         rp_cuda_narrow_only(cuda, out, s->n_q, s->out_stride);
     }
     return RP_CUDA(cuda, rp_cuda_k_flash(cuda->stream, f));
+}
+
+/* The same with q, k and v in e4m3 too. out: not written; its rows are left for the product. */
+static rp_status run_narrow_flash(rp_cuda *cuda, const rp_attention_shape *s, rp_cuda_flash f,
+                                  const float *out, bool *done)
+{
+    *done = own_fits(cuda, &f);
+    if (!*done) {
+        return RP_OK;
+    }
+    RP_TRY(rp_cuda_scratch_grow(cuda, &cuda->heads, rp_cuda_flash_in_bytes(&f),
+                                "attention inputs in fp8"));
+    RP_TRY(rp_cuda_narrow_room(cuda, s->n_q, s->out_stride, &f.rows));
+    f.in = rp_cuda_flash_in_at(&f, cuda->heads.data);
+    rp_cuda_narrow_only(cuda, out, s->n_q, s->out_stride);
+    return RP_CUDA(cuda, rp_cuda_k_flash(cuda->stream, &f));
 }
 
 /* ---- cuDNN ---- */
@@ -362,11 +384,15 @@ void rp_cuda_attention(void *self, const rp_attention_shape *shape, const float 
     bool done = false;
 
     const bool fits = sdpa_fits(shape, p.q, p.k, p.v, p.out);
-    if (fits && narrow_fits(cuda, shape)) {
+    const bool narrow = fits && narrow_fits(cuda, shape);
+    rp_cuda_flash own = flash_of(shape, p.q, p.k, p.v, p.out);
+    if (narrow) {
+        st = run_narrow_flash(cuda, shape, own, out, &done);
+    }
+    if (st == RP_OK && !done && narrow) {
         st = run_narrow(cuda, shape, p.q, p.k, p.v, out, &done);
     }
     if (st == RP_OK && !done && fits) {
-        rp_cuda_flash own = flash_of(shape, p.q, p.k, p.v, p.out);
         st = run_flash(cuda, shape, &own, out, &done);
     }
     if (st == RP_OK && !done && fits) {

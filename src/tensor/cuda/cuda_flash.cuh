@@ -1,23 +1,27 @@
 /*
  * cuda_flash.cuh - out = softmax(scale q k^T) v of heads of 96, without a mask, in one kernel, for
- * compute capability 9.0; q, k, v in bf16, out in bf16 or e4m3.
+ * compute capability 9.0; q, k, v in bf16 and out in bf16 or e4m3, or all in e4m3.
  *
  * A block takes 192 queries of one head. Three warpgroups have 64 of them each and go over the
  * keys piece by piece: scores, a product of tiles in shared memory, stay in registers, become
- * powers there and are, rounded in pairs, the left operand of the product with v. A fourth
+ * powers there and are, rounded, the left operand of the product with v. A fourth
  * warpgroup loads by TMA: one thread q and k, another v, each into a ring of its own. Blocks stay,
  * one on each multiprocessor, and take tiles by their number; neighbours have the same head.
  *
  * Powers are 2^(c x - top), c = scale log2(e). `top` is a row's largest c x, but lags: it moves,
  * and what was summed up is multiplied, only when some row of the warp outgrows its own by more
  * than LAG. So most pieces do without; powers are 2^LAG at most, and the division at the end has
- * the same top.
+ * the same top. Those in e4m3 are 2^SHIFT times as large, so that small shares keep bits.
  *
  * While one warpgroup computes powers, tensor cores are for the others: they begin their scores in
  * turn, round and round, so that they do not all compute powers at once.
  *
  * An output is a mean of rows of v. So as e4m3 all rows have one scale, the largest magnitude of v
  * / 448, and numbers go there from f32.
+ *
+ * q, k and v in e4m3 are made by cuda_flash_round.cu, v transposed, for products in 8 bits take
+ * both operands along k only. The order of its keys is that in which a thread has powers of its
+ * scores.
  */
 #ifndef RP_CUDA_FLASH_CUH
 #define RP_CUDA_FLASH_CUH
@@ -37,7 +41,7 @@ template <flash_way WAY> constexpr int flash_elem = WAY >= FLASH_E4M3 ? 1 : 2;
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-/* ---- products: q, k and v are ---- */
+/* ---- products ---- */
 
 /* This warp has read what the barrier stands for. */
 __device__ static void release(uint32_t empty)
@@ -47,7 +51,7 @@ __device__ static void release(uint32_t empty)
     }
 }
 
-/* bf16. */
+/* q, k and v in bf16. */
 struct flash_bf16_in {
     static constexpr int ELEM = 2;
     static constexpr bool APART = false; /* are products with v summed up apart from o? */
@@ -89,7 +93,7 @@ struct flash_bf16_in {
     }
 };
 
-/* e4m3. Sums of such products keep fewer bits than f32 has: a piece's alone with APART_, of all
+/* In e4m3. Sums of such products keep fewer bits than f32 has: a piece's alone with APART_, of all
  * keys without. */
 template <bool APART_> struct flash_e4m3_in {
     static constexpr int ELEM = 1;
@@ -176,7 +180,7 @@ template <typename In> __device__ static void end_values(flash_user<In> &u)
     u.v.next();
 }
 
-/* o = o by + p v; by counts only where products are summed up apart. */
+/* o = o by + p v with products summed up apart, else o += p v. */
 template <typename In>
 __device__ static void add_values(flash_user<In> &u, const uint32_t (&p)[In::powers::N],
                                   const float (&by)[2], float (&o)[48])
@@ -207,7 +211,7 @@ __device__ static void attend(const flash_job &job, float c, flash_user<In> &u, 
 
     for (int i = 0; i < job.n_pieces; i++) {
         const bool last = i == job.n_pieces - 1;
-        float by[2] = {1.0f, 1.0f};
+        float by[2] = {1.0f, 1.0f}; /* counts only where products are summed up apart */
         rp_mbar_wait(u.k.full_bar(), u.k.phase);
         take_turn(u.which);
         In::begin_scores(u.q, u.k.tile(), s);
