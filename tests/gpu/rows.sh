@@ -316,6 +316,7 @@ all_rows() {
     row "attention fp8" program test_cuda_fp8_attention
     row "own attention" program test_cuda_flash
     row "own attention fp8" program test_cuda_flash_fp8
+    row "own attention in e4m3" program test_cuda_flash8
     row "gated pair" program test_cuda_gated
     row "gated products fp8" program test_cuda_gated_fp8
     row "norms that feed products, fp8" program test_cuda_feeds
@@ -348,6 +349,7 @@ all_rows() {
     row "memcheck of gated pair" sanitize memcheck "$build/bin/test_cuda_gated"
     row "memcheck of own attention" sanitize memcheck "$build/bin/test_cuda_flash"
     row "memcheck of products of blocks" sanitize memcheck "$build/bin/test_cuda_blocks"
+    row "memcheck of own attention in e4m3" sanitize memcheck "$build/bin/test_cuda_flash8"
     for p in f32 bf16; do row "stopped and started again, $p" stopped $p; done
     row "trace of two ranks" traced
     row "4096x4096, bf16, in bands" large_in_bands
