@@ -21,7 +21,8 @@
  *
  * q, k and v in e4m3 are made by cuda_flash_round.cu, v transposed, for products in 8 bits take
  * both operands along k only. The order of its keys is that in which a thread has powers of its
- * scores.
+ * scores. One more column of v is ones, so that the sum of the powers is one of what they were
+ * rounded to.
  */
 #ifndef RP_CUDA_FLASH_CUH
 #define RP_CUDA_FLASH_CUH
@@ -55,6 +56,7 @@ __device__ static void release(uint32_t empty)
 struct flash_bf16_in {
     static constexpr int ELEM = 2;
     static constexpr bool APART = false; /* are products with v summed up apart from o? */
+    static constexpr bool ONES = false;  /* are powers summed up by a product with ones? */
     using powers = flash_powers_bf16;
 
     __device__ static uint64_t queries(uint32_t tile)
@@ -78,7 +80,8 @@ struct flash_bf16_in {
         rp_wgmma_commit();
     }
     /* o += p v is on its way. */
-    __device__ static void begin_values(const uint32_t (&p)[32], uint32_t v_tile, float (&o)[48])
+    __device__ static void begin_values(const uint32_t (&p)[32], uint32_t v_tile, float (&o)[48],
+                                        float (&)[4])
     {
         const uint64_t v = rp_wgmma_operand_64(v_tile, flash_bytes<ELEM>::PIECE_SUB);
 
@@ -97,7 +100,7 @@ struct flash_bf16_in {
  * keys without. */
 template <bool APART_> struct flash_e4m3_in {
     static constexpr int ELEM = 1;
-    static constexpr bool APART = APART_;
+    static constexpr bool APART = APART_, ONES = true;
     using powers = flash_powers_e4m3;
 
     __device__ static uint64_t queries(uint32_t tile)
@@ -118,19 +121,22 @@ template <bool APART_> struct flash_e4m3_in {
         }
         rp_wgmma_commit();
     }
-    /* o (+)= p v is on its way. */
-    __device__ static void begin_values(const uint32_t (&p)[16], uint32_t v_tile, float (&o)[48])
+    /* o (+)= p v is on its way, and sum (+)= p ones: one thread of a quad has that, the others
+     * zeros, of the upper row in sum[0] and of the lower one in sum[2]. */
+    __device__ static void begin_values(const uint32_t (&p)[16], uint32_t v_tile, float (&o)[48],
+                                        float (&sum)[4])
     {
         const uint64_t v = rp_wgmma_operand(v_tile);
 
         if constexpr (!APART) {
             rp_wgmma_pin_some(o);
+            rp_wgmma_pin_some(sum);
         }
         rp_wgmma_fence();
-        rp_wgmma_values_e4m3<APART ? 0 : 1>(o, p[0], p[1], p[2], p[3], v);
+        rp_wgmma_values_e4m3<APART ? 0 : 1>(o, sum, p[0], p[1], p[2], p[3], v);
 #pragma unroll
         for (int i = 1; i < PIECE / 32; i++) { /* 32 keys are 32 bytes of a row */
-            rp_wgmma_values_e4m3<1>(o, p[4 * i], p[4 * i + 1], p[4 * i + 2], p[4 * i + 3],
+            rp_wgmma_values_e4m3<1>(o, sum, p[4 * i], p[4 * i + 1], p[4 * i + 2], p[4 * i + 3],
                                     v + i * (32 >> 4));
         }
         rp_wgmma_commit();
@@ -145,7 +151,8 @@ template <typename In> struct flash_user {
     int which;
     uint64_t q;
     uint32_t q_full, q_empty, q_phase;
-    flash_ring<In::ELEM> k, v;
+    flash_k_ring<In::ELEM> k;
+    flash_v_ring<In::ELEM> v;
 
     __device__ flash_user(const flash_room<In::ELEM> &room, int n)
         : which(n), q(In::queries(room.q + n * bytes::OWN)), q_full(room.q_full(n)),
@@ -180,25 +187,35 @@ template <typename In> __device__ static void end_values(flash_user<In> &u)
     u.v.next();
 }
 
-/* o = o by + p v with products summed up apart, else o += p v. */
+/* With products summed up apart: o = o by + p v. */
+template <typename In>
+__device__ static void add_apart(flash_user<In> &u, const uint32_t (&p)[In::powers::N],
+                                 const float (&by)[2], flash_rows &rows, float (&o)[48])
+{
+    float part[48], sum[4];
+
+    In::begin_values(p, u.v.tile(), part, sum);
+    rp_wgmma_wait<0>();
+    rp_wgmma_pin_some(part);
+    rp_wgmma_pin_some(sum);
+    end_values(u);
+    add_rows(o, by, part);
+    rows.sum[0] += sum[0];
+    rows.sum[1] += sum[2];
+}
+
+/* o += p v */
 template <typename In>
 __device__ static void add_values(flash_user<In> &u, const uint32_t (&p)[In::powers::N],
-                                  const float (&by)[2], float (&o)[48])
+                                  float (&o)[48], float (&sum)[4])
 {
-    rp_mbar_wait(u.v.full_bar(), u.v.phase);
-    if constexpr (In::APART) {
-        float part[48];
-        In::begin_values(p, u.v.tile(), part);
-        rp_wgmma_wait<0>();
-        rp_wgmma_pin_some(part);
-        end_values(u);
-        add_rows(o, by, part);
-    } else {
-        In::begin_values(p, u.v.tile(), o);
-        rp_wgmma_wait<0>();
-        rp_wgmma_pin_some(o);
-        end_values(u);
+    In::begin_values(p, u.v.tile(), o, sum);
+    rp_wgmma_wait<0>();
+    rp_wgmma_pin_some(o);
+    if constexpr (In::ONES) {
+        rp_wgmma_pin_some(sum);
     }
+    end_values(u);
 }
 
 template <typename In>
@@ -206,7 +223,7 @@ __device__ static void attend(const flash_job &job, float c, flash_user<In> &u, 
                               float (&o)[48])
 {
     using powers = typename In::powers;
-    float s[64];
+    float s[64], sum[4] = {}; /* sum: with ones, and not apart */
     uint32_t p[powers::N];
 
     for (int i = 0; i < job.n_pieces; i++) {
@@ -224,11 +241,19 @@ __device__ static void attend(const flash_job &job, float c, flash_user<In> &u, 
         }
         if (follow<powers>(s, c, rows, by) && !In::APART) {
             multiply_rows(o, by);
+            multiply_rows(sum, by);
         }
-        raise(s, c, rows);
+        raise<!In::ONES>(s, c, rows);
         powers::round(s, p);
-        add_values(u, p, by, o);
+        rp_mbar_wait(u.v.full_bar(), u.v.phase);
+        if constexpr (In::APART) {
+            add_apart(u, p, by, rows, o);
+        } else {
+            add_values(u, p, o, sum);
+        }
     }
+    rows.sum[0] += sum[0];
+    rows.sum[1] += sum[2];
 }
 
 /* ---- out ---- */
@@ -345,7 +370,7 @@ template <> struct flash_types<FLASH_E4M3_TOGETHER> {
 
 #endif
 
-/* One block on a multiprocessor: 217 KiB of shared memory (133 of e4m3), 128 registers a thread at
+/* One block on a multiprocessor: 217 KiB of shared memory (137 of e4m3), 128 registers a thread at
  * the start, of which the loading warpgroup gives most to the others. */
 template <flash_way WAY>
 __global__ void __launch_bounds__(N_THREADS, 1)
@@ -360,6 +385,9 @@ __global__ void __launch_bounds__(N_THREADS, 1)
 
     if (threadIdx.x == 0) {
         make_barriers(room);
+    }
+    if constexpr (flash_elem<WAY> == 1) {
+        make_ones(room);
     }
     __syncthreads();
     if (warpgroup == 0) {

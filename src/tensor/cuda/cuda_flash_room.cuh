@@ -25,11 +25,14 @@ template <int ELEM> struct flash_bytes {
     static constexpr int OWN_SUB = OWN_ROWS * SUB_COLS * ELEM;
     static constexpr int OWN = N_SUBS * OWN_SUB; /* of q; of out, where it is no wider than q */
     static constexpr int PIECE_SUB = PIECE * SUB_COLS * ELEM;
-    static constexpr int OF_PIECE = N_SUBS * PIECE_SUB;
+    static constexpr int OF_KEYS = N_SUBS * PIECE_SUB;
+    /* Of a piece of v; in e4m3 with 8 rows more, of which the first has ones. */
+    static constexpr int OF_ONES = ELEM == 1 ? 8 * PIECE : 0;
+    static constexpr int OF_VALUES = OF_KEYS + OF_ONES;
     static constexpr int STAGES = ELEM == 1 ? 4 : 3;
     static constexpr int N_BARRIERS = 4 * STAGES + 2 * N_CONSUMERS;
     static constexpr int SHARED =
-        2 * N_CONSUMERS * OWN + 2 * STAGES * OF_PIECE + N_BARRIERS * 8 + TILE_ALIGN;
+        2 * N_CONSUMERS * OWN + STAGES * (OF_KEYS + OF_VALUES) + N_BARRIERS * 8 + TILE_ALIGN;
 };
 
 /* Named barriers; 0 is __syncthreads. */
@@ -62,15 +65,14 @@ __device__ static flash_tile tile_of(const flash_job &job, int tile)
 
 /* A ring of pieces of k or of v, where they lie and their barriers: a piece may be loaded over when
  * `empty` says that all have read it; it may be read when `full` says that all of it is there. */
-template <int ELEM> struct flash_ring {
-    using bytes = flash_bytes<ELEM>;
+template <int STAGES, int TILE_BYTES> struct flash_ring {
     uint32_t tiles, full;
     int stage = 0;
     uint32_t phase = 0;
 
     __device__ uint32_t tile() const
     {
-        return tiles + stage * bytes::OF_PIECE;
+        return tiles + stage * TILE_BYTES;
     }
     __device__ uint32_t full_bar() const
     {
@@ -78,16 +80,21 @@ template <int ELEM> struct flash_ring {
     }
     __device__ uint32_t empty_bar() const
     {
-        return full + (bytes::STAGES + stage) * 8;
+        return full + (STAGES + stage) * 8;
     }
     __device__ void next()
     {
-        if (++stage == bytes::STAGES) {
+        if (++stage == STAGES) {
             stage = 0;
             phase ^= 1;
         }
     }
 };
+
+template <int ELEM>
+using flash_k_ring = flash_ring<flash_bytes<ELEM>::STAGES, flash_bytes<ELEM>::OF_KEYS>;
+template <int ELEM>
+using flash_v_ring = flash_ring<flash_bytes<ELEM>::STAGES, flash_bytes<ELEM>::OF_VALUES>;
 
 /* Where things lie in shared memory: q and out of each consumer, the rings, barriers. */
 template <int ELEM> struct flash_room {
@@ -100,14 +107,14 @@ template <int ELEM> struct flash_room {
         q = (rp_shared_at(shared) + TILE_ALIGN - 1) / TILE_ALIGN * TILE_ALIGN;
         out = q + N_CONSUMERS * bytes::OWN;
         k = out + N_CONSUMERS * bytes::OWN;
-        v = k + STAGES * bytes::OF_PIECE;
-        bars = v + STAGES * bytes::OF_PIECE;
+        v = k + STAGES * bytes::OF_KEYS;
+        bars = v + STAGES * bytes::OF_VALUES;
     }
-    __device__ flash_ring<ELEM> k_ring() const
+    __device__ flash_k_ring<ELEM> k_ring() const
     {
         return {k, bars};
     }
-    __device__ flash_ring<ELEM> v_ring() const
+    __device__ flash_v_ring<ELEM> v_ring() const
     {
         return {v, bars + 2 * STAGES * 8};
     }
@@ -140,6 +147,21 @@ template <int ELEM> __device__ static void make_barriers(const flash_room<ELEM> 
     rp_mbar_init_done();
 }
 
+/* Rows behind those of v, in all stages: a product with them is the sum of the powers. The whole
+ * block; a sync must follow. */
+template <int ELEM> __device__ static void make_ones(const flash_room<ELEM> &room)
+{
+    using bytes = flash_bytes<ELEM>;
+
+    for (int i = threadIdx.x; i < bytes::STAGES * bytes::OF_ONES / 4; i += N_THREADS) {
+        const int stage = i / (bytes::OF_ONES / 4), word = i % (bytes::OF_ONES / 4);
+        const uint32_t at = room.v + stage * bytes::OF_VALUES + bytes::OF_KEYS + word * 4;
+        const uint32_t ones = word < PIECE / 4 ? 0x38383838u : 0; /* 1 is 0x38 */
+        asm volatile("st.shared.u32 [%0], %1;\n" ::"r"(at), "r"(ones) : "memory");
+    }
+    rp_fence_async();
+}
+
 /* ---- loading ---- */
 
 /* The three sub-tiles of a head's rows. */
@@ -166,7 +188,8 @@ __device__ static void load_queries(const flash_room<ELEM> &room, const CUtensor
 }
 
 template <int ELEM>
-__device__ static void load_keys(flash_ring<ELEM> &ring, const CUtensorMap *k, int head, int piece)
+__device__ static void load_keys(flash_k_ring<ELEM> &ring, const CUtensorMap *k, int head,
+                                 int piece)
 {
     rp_mbar_wait(ring.empty_bar(), ring.phase ^ 1);
     load_head(ring.tile(), flash_bytes<ELEM>::PIECE_SUB, k, head, piece * PIECE, ring.full_bar());
@@ -179,14 +202,14 @@ template <int ELEM>
 __device__ static void load_q_and_k(const flash_room<ELEM> &room, const flash_job &job,
                                     const CUtensorMap *q, const CUtensorMap *k)
 {
-    flash_ring<ELEM> ring = room.k_ring();
+    flash_k_ring<ELEM> ring = room.k_ring();
     uint32_t phase = 0;
 
     for (int tile = blockIdx.x; tile < job.n_tiles; tile += gridDim.x, phase ^= 1) {
         const flash_tile at = tile_of(job, tile);
         load_queries(room, q, at, 0, phase);
         for (int i = 0; i < job.n_pieces; i++) {
-            load_keys(ring, k, at.kv_head, i);
+            load_keys<ELEM>(ring, k, at.kv_head, i);
             if (i == 0) {
                 load_queries(room, q, at, 1, phase);
                 load_queries(room, q, at, 2, phase);
@@ -197,12 +220,12 @@ __device__ static void load_q_and_k(const flash_room<ELEM> &room, const flash_jo
 
 /* A piece of v: of bf16 as it is, of e4m3 transposed, keys along its rows. */
 template <int ELEM>
-__device__ static void load_values(flash_ring<ELEM> &ring, const CUtensorMap *v, int head,
+__device__ static void load_values(flash_v_ring<ELEM> &ring, const CUtensorMap *v, int head,
                                    int piece)
 {
     rp_mbar_wait(ring.empty_bar(), ring.phase ^ 1);
     if constexpr (ELEM == 1) {
-        rp_mbar_expect(ring.full_bar(), flash_bytes<ELEM>::OF_PIECE);
+        rp_mbar_expect(ring.full_bar(), flash_bytes<ELEM>::OF_KEYS);
         rp_tma_load(ring.tile(), v, piece * PIECE, head * HEAD_DIM, ring.full_bar());
     } else {
         load_head(ring.tile(), flash_bytes<ELEM>::PIECE_SUB, v, head, piece * PIECE,
@@ -216,12 +239,12 @@ template <int ELEM>
 __device__ static void load_v(const flash_room<ELEM> &room, const flash_job &job,
                               const CUtensorMap *v)
 {
-    flash_ring<ELEM> ring = room.v_ring();
+    flash_v_ring<ELEM> ring = room.v_ring();
 
     for (int tile = blockIdx.x; tile < job.n_tiles; tile += gridDim.x) {
         const flash_tile at = tile_of(job, tile);
         for (int i = 0; i < job.n_pieces; i++) {
-            load_values(ring, v, at.kv_head, i);
+            load_values<ELEM>(ring, v, at.kv_head, i);
         }
     }
 }

@@ -113,8 +113,8 @@ __device__ static bool follow(const float (&s)[64], float c, flash_rows &rows, f
     return true;
 }
 
-/* s -> powers, and their sums */
-__device__ static void raise(float (&s)[64], float c, flash_rows &rows)
+/* s -> powers, and, with SUMS, their sums */
+template <bool SUMS> __device__ static void raise(float (&s)[64], float c, flash_rows &rows)
 {
     float sum[2][2] = {};
 
@@ -123,14 +123,16 @@ __device__ static void raise(float (&s)[64], float c, flash_rows &rows)
         s[i] = power_of_two(fmaf(s[i], c, -rows.top[i / 2 % 2]));
         sum[i / 2 % 2][i % 2] += s[i];
     }
-    rows.sum[0] += sum[0][0] + sum[0][1];
-    rows.sum[1] += sum[1][0] + sum[1][1];
+    if constexpr (SUMS) {
+        rows.sum[0] += sum[0][0] + sum[0][1];
+        rows.sum[1] += sum[1][0] + sum[1][1];
+    }
 }
 
-__device__ static void multiply_rows(float (&o)[48], const float (&by)[2])
+template <int N> __device__ static void multiply_rows(float (&o)[N], const float (&by)[2])
 {
 #pragma unroll
-    for (int i = 0; i < 48; i++) {
+    for (int i = 0; i < N; i++) {
         o[i] *= by[i / 2 % 2];
     }
 }

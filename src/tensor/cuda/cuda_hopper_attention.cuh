@@ -90,17 +90,18 @@ __device__ inline void rp_wgmma_scores_e4m3(float (&d)[64], uint64_t a, uint64_t
 }
 
 /*
- * d[64, 96] = a[64, 32] b[96, 32]^T (+ d when ADD is 1), e4m3 to f32; b with k along its rows. Of
+ * [d | e][64, 104] = a[64, 32] b[104, 32]^T (+ [d | e] when ADD is 1), e4m3 to f32; b with k along
+ * its rows; d has the first 96 columns. Of
  * thread i (lane l of warp w), a is: row 16 w + l / 4, columns 4 (l % 4) and the next three; the
  * same 8 rows down; both once more 16 columns on.
  */
 template <int ADD>
-__device__ inline void rp_wgmma_values_e4m3(float (&d)[48], uint32_t a0, uint32_t a1, uint32_t a2,
-                                            uint32_t a3, uint64_t b)
+__device__ inline void rp_wgmma_values_e4m3(float (&d)[48], float (&e)[4], uint32_t a0, uint32_t a1,
+                                            uint32_t a2, uint32_t a3, uint64_t b)
 {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n96k32.f32.e4m3.e4m3 {" RP_R48
-                 "}, {%48, %49, %50, %51}, %52, %53, 1, 1;\n"
-                 : RP_D48
+    asm volatile("wgmma.mma_async.sync.aligned.m64n104k32.f32.e4m3.e4m3 {" RP_R48
+                 ", %48, %49, %50, %51}, {%52, %53, %54, %55}, %56, %57, 1, 1;\n"
+                 : RP_D48, "+f"(e[0]), "+f"(e[1]), "+f"(e[2]), "+f"(e[3])
                  : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b), "n"(ADD));
 }
 
