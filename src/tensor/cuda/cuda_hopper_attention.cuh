@@ -91,9 +91,8 @@ __device__ inline void rp_wgmma_scores_e4m3(float (&d)[64], uint64_t a, uint64_t
 
 /*
  * [d | e][64, 104] = a[64, 32] b[104, 32]^T (+ [d | e] when ADD is 1), e4m3 to f32; b with k along
- * its rows; d has the first 96 columns. Of
- * thread i (lane l of warp w), a is: row 16 w + l / 4, columns 4 (l % 4) and the next three; the
- * same 8 rows down; both once more 16 columns on.
+ * its rows; d has the first 96 columns. Of thread i (lane l of warp w), a is: row 16 w + l / 4,
+ * columns 4 (l % 4) and the next three; the same 8 rows down; both once more 16 columns on.
  */
 template <int ADD>
 __device__ inline void rp_wgmma_values_e4m3(float (&d)[48], float (&e)[4], uint32_t a0, uint32_t a1,
