@@ -320,6 +320,7 @@ all_rows() {
     row "gated pair" program test_cuda_gated
     row "gated products fp8" program test_cuda_gated_fp8
     row "norms that feed products, fp8" program test_cuda_feeds
+    row "norms that feed gated pairs, fp8" program test_cuda_feeds_gated
     row "products of blocks" program test_cuda_blocks
     row "feed-forward fp8" program test_cuda_down
     for p in f32 bf16 fp8; do row "golden $p fp8_file" golden $p fp8_file; done
