@@ -46,8 +46,9 @@ def noise(*shape):
 
 
 def transformer_net(a):
-    """On the current device."""
+    """On the current device; the same on every GPU, with the biases that it begins with."""
     from diffusers import Lumina2Transformer2DModel
+    torch.manual_seed(0)
     with torch.device("cuda"):
         net = Lumina2Transformer2DModel.from_config(config_of(a.config, "transformer"))
     return randomize(net)
