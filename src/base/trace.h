@@ -17,7 +17,7 @@ typedef enum {
     RP_TRACE_UNIT,
     RP_TRACE_GATHER,
     RP_TRACE_MERGE,
-    RP_TRACE_DECODE,
+    RP_TRACE_DECODE, /* one image */
     RP_TRACE_WAIT,
     RP_N_TRACE
 } rp_trace_what;

@@ -1,8 +1,9 @@
 /*
  * pool.h - the resident pool: place units on ranks, scatter, evaluate everywhere, gather.
  *
- * A unit is one model evaluation (one image, one condition, batch 1). The pool knows units and
- * bytes, not models: evaluation is a function given at open. Rank 0 holds inputs and outputs, and
+ * A unit is one model evaluation (one image, one condition, batch 1), or in a wave of its own one
+ * picture to decode. The pool knows units and bytes, not models: evaluation is a function given at
+ * open. Rank 0 holds inputs and outputs, and
  * works too, while the others do. Between scatter and gather no rank returns early: a failed
  * evaluation travels in the reply, and all ranks leave with the same status.
  */
@@ -22,6 +23,10 @@ typedef struct {
     int32_t cond;  /* which condition, meaningful to the evaluation only */
     float cost;    /* relative, > 0 */
 } rp_unit;
+
+/* `eval` of a wave that is no model call: its units are images to decode. They are placed by what is
+ * known of the ranks, but teach nothing about them: their cost is of another kind. */
+enum { RP_EVAL_DECODE = -1 };
 
 /* Evaluate one unit at model call `eval`: in [in_bytes] -> out [out_bytes], backend memory. */
 typedef rp_status (*rp_unit_fn)(void *arg, const rp_unit *unit, int eval, const void *in,
@@ -75,7 +80,7 @@ rp_status rp_pool_plan(rp_pool *pool, int n_units, int n_inputs, size_t in_bytes
 
 /*
  * Rank 0: one wave. Ranks that were slower in the waves before get less (pool_speed.h).
- *   step    for messages;  eval  handed to the evaluation
+ *   step    for messages, -1 for none;  eval  handed to the evaluation, or RP_EVAL_DECODE
  *   inputs  [n_inputs][in_bytes] contiguous;  outputs  [n_units][out_bytes] contiguous, in the
  * order of units whatever rank did them The status of the first failed unit, logged once with host,
  * rank, step and unit.

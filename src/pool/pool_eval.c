@@ -162,6 +162,22 @@ static rp_status finish_gather(rp_pool *pool)
     return RP_OK;
 }
 
+/* One line about the failed unit that counts. */
+static void tell(const rp_pool *pool, const rp_pool_head *head, const rp_unit *units,
+                 const rp_pool_reply *worst, int rank)
+{
+    const char *host = rp_ctrl_host(pool->params.ctrl, rank);
+    const rp_unit *unit = &units[worst->failed];
+
+    if (head->eval == RP_EVAL_DECODE) {
+        RP_ERROR("rank %d on host %s: decoding image %d: %s", rank, host, (int)unit->input,
+                 worst->text);
+        return;
+    }
+    RP_ERROR("rank %d on host %s: step %d, unit %d (image %d, condition %d): %s", rank, host,
+             (int)head->step, (int)worst->failed, (int)unit->input, (int)unit->cond, worst->text);
+}
+
 /* For the placements of the next waves. */
 static void learn(rp_pool *pool, const rp_unit *units, int n_units)
 {
@@ -177,7 +193,6 @@ static void learn(rp_pool *pool, const rp_unit *units, int n_units)
 rp_status rp_pool_eval(rp_pool *pool, int step, int eval, const rp_unit *units, int n_units,
                        const void *inputs, void *outputs)
 {
-    rp_ctrl *ctrl = pool->params.ctrl;
     const rp_pool_head head = {RP_MSG_WAVE, step, eval, n_units, pool->n_inputs, 0};
     rp_pool_reply worst = {.status = RP_OK, .failed = -1};
     int rank = 0;
@@ -198,14 +213,13 @@ rp_status rp_pool_eval(rp_pool *pool, int step, int eval, const rp_unit *units, 
     rp_pool_trace(pool, begin, RP_TRACE_GATHER, &head);
     rp_log_hold(false);
     if (worst.status != RP_OK && worst.status != RP_E_PEER) {
-        const rp_unit *unit = &units[worst.failed];
-        RP_ERROR("rank %d on host %s: step %d, unit %d (image %d, condition %d): %s", rank,
-                 rp_ctrl_host(ctrl, rank), step, (int)worst.failed, (int)unit->input,
-                 (int)unit->cond, worst.text);
+        tell(pool, &head, units, &worst, rank);
         return (rp_status)worst.status;
     }
     RP_TRY(st);
     RP_TRY((rp_status)worst.status);
-    learn(pool, units, n_units);
+    if (eval != RP_EVAL_DECODE) {
+        learn(pool, units, n_units);
+    }
     return RP_OK;
 }

@@ -19,8 +19,13 @@ static rp_status run_task(const rp_pool *pool, const rp_pool_head *head, const r
     const rp_unit *unit = &task->item.unit;
     const rp_status st = pool->params.eval(pool->params.arg, unit, head->eval, task->in, task->out);
 
-    rp_trace_end(pool->params.trace, begin, RP_TRACE_UNIT,
-                 (rp_trace_of){head->step, task->item.index, unit->input, unit->cond});
+    if (head->eval == RP_EVAL_DECODE) {
+        rp_trace_end(pool->params.trace, begin, RP_TRACE_DECODE,
+                     (rp_trace_of){-1, -1, unit->input, -1});
+    } else {
+        rp_trace_end(pool->params.trace, begin, RP_TRACE_UNIT,
+                     (rp_trace_of){head->step, task->item.index, unit->input, unit->cond});
+    }
     return st;
 }
 
