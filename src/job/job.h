@@ -52,6 +52,7 @@ typedef struct {
     rp_sample_state sampler;
 
     uint8_t **rgb;              /* [images] pictures [height, width, 3] */
+    bool *decoded;              /* [images] rgb has it */
     char **files;               /* [images] output names, NULL entries when none is written */
     char *report;
     double started;             /* clock at the first step */
@@ -96,8 +97,9 @@ rp_status rp_checkpoint_find(rp_job *job);
 rp_status rp_checkpoint_restore(rp_job *job);
 void rp_checkpoint_save(rp_job *job, int step);
 void rp_checkpoint_remove(const rp_job *job);
-/* job_output.c: decode to job->rgb; write pictures, latents, report. */
+/* job_decode.c: decode to job->rgb, several pictures on all ranks. */
 rp_status rp_job_decode(rp_job *job);
+/* job_output.c: write pictures, latents, report. */
 rp_status rp_job_write(rp_job *job);
 /* job_trace.c: room for this job's spans, 0 when no trace is asked for; the spans of all ranks to the file
  * that is asked for. */

@@ -1,4 +1,4 @@
-/* job_output.c - latents to pictures, and everything that a job writes. */
+/* job_output.c - everything that a job writes, and how far it is. */
 #include "job/job.h"
 
 #include "base/check.h"
@@ -7,7 +7,6 @@
 #include "base/mem.h"
 #include "base/outfile.h"
 #include "image/image.h"
-#include "job/job_room.h"
 #include "weights/safetensors.h"
 
 #include <inttypes.h>
@@ -30,40 +29,6 @@ rp_status rp_job_progress(const rp_job *job, const char *phase, int step)
         .phase            = phase,
     };
     return job->hooks->progress(job->hooks->arg, &progress) == 0 ? RP_OK : RP_E_CANCEL;
-}
-
-typedef struct {
-    const rp_job *job;
-    int image;
-    uint8_t *rgb;
-} decoding;
-
-static rp_status decode(void *arg)
-{
-    const decoding *d    = arg;
-    const rp_job *job    = d->job;
-    const rp_pipeline *p = &job->pool->pipeline;
-
-    return p->vae->decode(p->vae_self, job->x + (size_t)d->image * job->n_elems, job->h, job->w,
-                          NULL, d->rgb);
-}
-
-rp_status rp_job_decode(rp_job *job)
-{
-    const double begin   = rp_clock_now();
-    const size_t n_px    = (size_t)job->params.width * (size_t)job->params.height;
-
-    RP_TRY(rp_job_progress(job, "decode", job->params.steps));
-    RP_TRY(rp_mem_new((size_t)job->params.images, sizeof(uint8_t *), "pictures", (void **)&job->rgb));
-    for (int i = 0; i < job->params.images; i++) {
-        RP_TRY(rp_mem_new(3 * n_px, 1, "a picture", (void **)&job->rgb[i]));
-        decoding d          = {job, i, job->rgb[i]};
-        const double before = rp_trace_begin(&job->pool->trace);
-        RP_TRY(rp_room_run(&job->pool->pipeline, RP_ROOM_DECODE, decode, &d));
-        rp_trace_end(&job->pool->trace, before, RP_TRACE_DECODE, (rp_trace_of){-1, -1, i, -1});
-    }
-    job->times.decode = rp_clock_now() - begin;
-    return RP_OK;
 }
 
 /* ---- writing */

@@ -175,10 +175,33 @@ rp_status rp_pipeline_open_encoder(rp_pipeline *p)
     return st;
 }
 
+static rp_status find_vae(const rp_config *index, rp_pipeline *p)
+{
+    const void *row = NULL;
+
+    RP_TRY(find_class(p->dir, index, "vae", (const void *const *)rp_vae_list, &row));
+    p->vae = row;
+    return RP_OK;
+}
+
+/* A rank that is not `whole` has not looked until it decodes. */
+static rp_status look_for_vae(rp_pipeline *p)
+{
+    rp_config *index = NULL;
+
+    RP_TRY(rp_config_open(p->dir, "model_index.json", &index));
+    const rp_status st = find_vae(index, p);
+    rp_config_close(index);
+    return st;
+}
+
 rp_status rp_pipeline_open_vae(rp_pipeline *p)
 {
     if (p->vae_self != NULL) {
         return RP_OK;
+    }
+    if (p->vae == NULL) {
+        RP_TRY(look_for_vae(p));
     }
     RP_TRY(open_network(p, "vae", false, p->vae->open, &p->vae_self));
     p->vae->info(p->vae_self, &p->vae_info);
@@ -213,8 +236,7 @@ static rp_status open_guests(const rp_config *index, rp_pipeline *p)
     RP_TRY(find_class(p->dir, index, "text_encoder", (const void *const *)rp_encoder_list, &row));
     p->encoder = row;
     RP_TRY(rp_room_run(p, RP_ROOM_ENCODE, NULL, NULL));
-    RP_TRY(find_class(p->dir, index, "vae", (const void *const *)rp_vae_list, &row));
-    p->vae = row;
+    RP_TRY(find_vae(index, p));
     return rp_room_run(p, RP_ROOM_DECODE, NULL, NULL);
 }
 

@@ -29,7 +29,8 @@ typedef struct {
     const rp_denoiser_ops *denoiser;
     void *denoiser_self;
     rp_denoiser_info denoiser_info;
-    /* where `whole` only; encoder and VAE may have left the device (job_room.h): then self is NULL */
+    /* where `whole` only, the VAE also on ranks that have decoded; encoder and VAE may have left the device
+     * (job_room.h): then self is NULL */
     const rp_encoder_ops *encoder;
     void *encoder_self;
     rp_encoder_info encoder_info;
@@ -56,7 +57,7 @@ rp_status rp_pipeline_open(const char *dir, rp_backend backend, const rp_pipelin
                            rp_pipeline *out);
 void rp_pipeline_close(rp_pipeline *pipeline);
 
-/* Open the encoder or the VAE if it is not; close it if it is open. By job_room.c. */
+/* Open the encoder (where `whole`) or the VAE if it is not; close it if it is open. By job_room.c. */
 rp_status rp_pipeline_open_encoder(rp_pipeline *pipeline);
 rp_status rp_pipeline_open_vae(rp_pipeline *pipeline);
 void rp_pipeline_close_encoder(rp_pipeline *pipeline);

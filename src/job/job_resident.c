@@ -57,6 +57,10 @@ static rp_status run_unit(void *arg)
 static rp_status eval_unit(void *arg, const rp_unit *unit, int eval, const void *in, void *out)
 {
     rankpool *pool = arg;
+
+    if (eval == RP_EVAL_DECODE) {
+        return rp_decode_unit(pool, unit, in, out);
+    }
     const int mark = rp_timeline_begin(&pool->timeline, &pool->backend, unit, eval);
     unit_work work = {pool, unit, eval, mark, in, out};
 
@@ -217,10 +221,12 @@ static void free_parts(rankpool *pool)
     rp_pool_close(pool->pool);
     rp_pipeline_close(&pool->pipeline);
     if (pool->backend.ops != NULL) {
-        rp_buffer *const buffers[] = {&pool->loop, &pool->unit_x, &pool->unit_velocity};
-        for (int i = 0; i < 3; i++) {
+        rp_buffer *const buffers[] = {&pool->loop, &pool->unit_x, &pool->unit_velocity,
+                                      &pool->decode.kept};
+        for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++) {
             rp_buffer_free(&pool->backend, buffers[i]);
         }
+        pool->backend.ops->release_host(pool->backend.self, pool->decode.host);
         pool->backend.ops->close(pool->backend.self);
     }
     rp_timeline_free(&pool->timeline);
@@ -290,6 +296,8 @@ static rp_status serve_one(rankpool *pool, size_t n_bytes, bool *stop)
         return rp_resident_reopen(pool);
     case RP_MSG_INFO:
         return rp_info_answer(pool);
+    case RP_MSG_DECODE:
+        return rp_decode_answer(pool);
     case RP_MSG_TRACE:
         return rp_trace_answer(pool);
     case RP_MSG_STOP:

@@ -27,6 +27,20 @@ typedef struct {
     size_t sigma_room, embeds_room; /* elements allocated; they grow only */
 } rp_job_load;
 
+/* Pictures that are decoded on all ranks (job_decode.c). Sizes are those of one picture. */
+typedef struct {
+    size_t latent_bytes, picture_bytes, slot_bytes;
+    uint8_t *host;           /* on_device: latents, then a slot, on their way to or from the device */
+    size_t host_bytes;
+    /* rank 0 */
+    void *slots;             /* [images] where they arrive, while they are decoded */
+    rp_buffer kept;          /* on_device: what `slots` is, for the next job */
+    const float *x;          /* the job's, for its own units: [images, c, h, w] host memory, pictures, which are done */
+    uint8_t *const *rgb;
+    bool *decoded;
+    int least_alone;         /* latents of this area and above rank 0 decodes alone; 0: none */
+} rp_decode;
+
 struct rankpool {
     rp_ctrl *ctrl;
     rp_topo topo;            /* the machine, and the launcher's mask */
@@ -42,6 +56,7 @@ struct rankpool {
     rp_pipeline pipeline;
     rp_pool *pool;
     rp_job_load load;
+    rp_decode decode;
     rp_timeline timeline;    /* of this rank's units in the current job */
     rp_trace trace;          /* of this rank in the current job */
     double *clock_offset;    /* rank 0, with a trace: [n_ranks] what to add to a rank's clock */
@@ -58,6 +73,7 @@ enum {
     RP_MSG_LOAD = 2, /* a job: header below, then broadcasts; ends in agreement */
     RP_MSG_RESET,    /* close the pool and open it again; ends in agreement */
     RP_MSG_INFO,     /* rp_info: a gather follows */
+    RP_MSG_DECODE,   /* a wave of pictures may follow: get ready; a gather of who is */
     RP_MSG_TRACE,    /* gathers of spans follow, and tracing ends */
     RP_MSG_STOP      /* {RP_MSG_STOP, status}: serve returns that status */
 };
@@ -84,6 +100,13 @@ rp_status rp_load_receive(rankpool *pool);
 rp_status rp_load_reserve(rp_job_load *load, size_t n_sigma, size_t n_embeds);
 /* Set the model and the pool's slots up from pool->load; also after a reset. Local. */
 rp_status rp_load_apply(rankpool *pool);
+
+/* job_decode.c. One unit of a wave of RP_EVAL_DECODE: latents `in` to slot `out`, both the pool's kind of
+ * memory. RP_OK with a mark in the slot where memory is short. */
+rp_status rp_decode_unit(rankpool *pool, const rp_unit *unit, const void *in, void *out);
+/* A serving rank's part of RP_MSG_DECODE: opens the VAE if it is not, and plans that wave in place of the
+ * job's own. What it cannot is in its answer, not in the status. RP_E_MPI. */
+rp_status rp_decode_answer(rankpool *pool);
 
 /* job_trace.c, when a job is loaded. Room for its spans, or no trace; local. RP_E_NOMEM. Then, with a trace,
  * collective: how far the ranks' clocks are from rank 0's. */

@@ -42,10 +42,10 @@ static const guest *const g_leaves[][3] = {
     [RP_ROOM_DECODE] = {&g_encoder, &g_buffers, NULL},
 };
 
-/* Also from within a wave, where this rank holds its lines. */
-static void say_left(const guest *g, double gb)
+/* Also from within a wave, where rank 0 holds its lines; other ranks have none. */
+static void say_left(const rp_pipeline *p, const guest *g, double gb)
 {
-    const bool held = rp_log_hold(false);
+    const bool held = rp_log_hold(!p->whole);
 
     RP_INFO("the %s left the GPU (%.2g GB): memory is short; %s back for the next %s", g->what, gb,
             g->come, g->need);
@@ -54,13 +54,13 @@ static void say_left(const guest *g, double gb)
 
 static bool make_room(rp_pipeline *p, rp_room_use use)
 {
-    for (int i = 0; p->whole && g_leaves[use][i] != NULL; i++) {
+    for (int i = 0; g_leaves[use][i] != NULL; i++) {
         const guest *g = g_leaves[use][i];
         const size_t before = bytes_free(p, NULL);
         g->leave(p);
         const size_t after = bytes_free(p, NULL);
         if (after > before) {
-            say_left(g, (double)(after - before) * 1e-9);
+            say_left(p, g, (double)(after - before) * 1e-9);
             return true;
         }
     }
@@ -148,7 +148,7 @@ void rp_room_spare(rp_pipeline *p)
 {
     size_t total = 0;
 
-    while (p->on_device && p->whole && bytes_free(p, &total) < total / SPARE_SHARE &&
+    while (p->on_device && bytes_free(p, &total) < total / SPARE_SHARE &&
            make_room(p, RP_ROOM_SAMPLE)) {
     }
 }

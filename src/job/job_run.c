@@ -217,6 +217,7 @@ static void free_job(rp_job *job)
         }
     }
     free(job->rgb);
+    free(job->decoded);
     free(job->files);
     free(job->report);
     free(job->sigma);

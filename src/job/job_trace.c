@@ -28,7 +28,8 @@ int rp_job_trace_room(const rp_job *job)
     }
     /* a wave: units, scatter, gather, merge, and waiting for it and for a RESET before it */
     const double wave = (double)p->images * job->pool->load.n_conds + 5;
-    const double room = wave * job->n_evals + p->steps + p->images + 16;
+    /* and one more, of pictures: they are decoded, by rank 0 again where others could not */
+    const double room = wave * job->n_evals + p->steps + p->images + 24;
     return room < MOST_ROOM ? (int)room : MOST_ROOM;
 }
 
