@@ -58,6 +58,51 @@ else
     skip "no MPI"
 fi
 
+t "several pictures are decoded on all ranks: also of other numbers of threads, and of a pool opened at every step"
+if have_mpi; then
+    several=(sample --prompt pizza --seed 9 --images 3 --steps 3 --width 64 --height 64)
+    for residency in job step; do
+        ranks 3 "${several[@]}" --threads 2 --residency $residency --out $residency.png
+        expect_exit 0
+        for i in 0 1 2; do expect_same $residency-000$i.png ref/three-000$i.png; done
+    done
+    run mpirun -n 1 "$rankpool" "${several[@]}" --threads 1 --out mixed.png : \
+        -n 1 "$rankpool" "${several[@]}" --threads 3 --out mixed.png
+    expect_exit 0
+    for i in 0 1 2; do expect_same mixed-000$i.png ref/three-000$i.png; done
+else
+    skip "no MPI"
+fi
+
+t "a rank without the VAE's files, or with others, leaves the pictures to rank 0 and says so once"
+if have_mpi; then
+    copy_model other
+    own_file other/vae/config.json
+    sed -i 's/"sample_size": 128/"sample_size": 64/' other/vae/config.json # of no use to a decoder
+    copy_model none
+    rm -r none/vae
+    {
+        echo '{"prompt": "pizza", "seed": 9, "images": 3, "out": "three.png"}'
+        echo '{"prompt": "pizza", "seed": 9, "images": 3, "out": "again.png"}'
+    } >few.jsonl
+    few=(batch few.jsonl "${job[@]:2}" --threads 1)
+    for which in other none; do
+        run mpirun -n 1 "$rankpool" "${few[@]}" --out-dir $which.out : \
+            -n 1 "$rankpool" "${few[@]}" --out-dir $which.out --model $which
+        expect_exit 0
+        expect_in_stderr "warning: rank 1 on host" "; rank 0 decodes all pictures"
+        [ "$(grep -c "cannot decode: " stderr)" = 1 ] || fail "it was not said once"
+        [ $which = other ] && expect_in_stderr "cannot decode: its VAE is not that of rank 0"
+        [ $which = none ] && expect_in_stderr "none/vae"
+        for i in 0 1 2; do
+            expect_same $which.out/three-000$i.png ref/three-000$i.png
+            expect_same $which.out/again-000$i.png ref/three-000$i.png
+        done
+    done
+else
+    skip "no MPI"
+fi
+
 t "each picture makes itself again, alone, also the third of three"
 for picture in one three-0000 three-0002 heun; do
     run "$rankpool" sample --from ref/$picture.png --threads 1 --out again-$picture.png

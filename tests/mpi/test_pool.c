@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "pool/pool.h"
+#include "pool/pool_speed.h"
 
 #include <malloc.h>
 #include <stdio.h>
@@ -65,7 +66,7 @@ REPLACED void *aligned_alloc(size_t align, size_t n)
  * model */
 
 static int g_fail_cond = -1, g_fail_eval = -1, g_fail_silently;
-static unsigned g_busy_us; /* of a unit */
+static unsigned g_busy_us, g_busy_us_decode; /* of a unit */
 
 static void predict(const float *in, int cond, int eval, float *out)
 {
@@ -83,8 +84,9 @@ static rp_status eval_unit(void *arg, const rp_unit *unit, int eval, const void 
         return g_fail_silently ? RP_E_MODEL
                                : RP_FAIL(RP_E_MODEL, "prediction is not finite at element %d", 17);
     }
-    if (g_busy_us != 0) {
-        rp_clock_sleep_us(g_busy_us);
+    const unsigned busy_us = eval == RP_EVAL_DECODE ? g_busy_us_decode : g_busy_us;
+    if (busy_us != 0) {
+        rp_clock_sleep_us(busy_us);
     }
     predict(in, unit->cond, eval, out);
     return RP_OK;
@@ -300,6 +302,40 @@ static void a_failed_unit_is_told_once_with_host_rank_step_and_unit(void **state
     mpt_assert_all(ok);
 }
 
+static void a_failed_decode_is_told_by_its_image(void **state)
+{
+    (void)state;
+    rp_pool *pool = open_pool();
+    const int last = g_n - 1; /* rank, and the image that it gets */
+    bool ok = pool != NULL && plan(pool, MAX_UNITS, MAX_INPUTS);
+    char want[RP_LOG_LINE_BYTES];
+
+    mpt_assert_all(ok);
+    (void)snprintf(want, sizeof(want),
+                   "rank %d on host %s: decoding image %d: prediction is not finite at element 17",
+                   last, rp_ctrl_host(g_ctrl, last), last);
+    g_n_lines = 0;
+    g_fail_silently = 0;
+    g_fail_cond = last;
+    g_fail_eval = RP_EVAL_DECODE;
+    rp_set_log(keep_line, NULL);
+    if (g_rank == 0) {
+        rp_unit units[MAX_INPUTS];
+        for (int i = 0; i < MAX_INPUTS; i++) {
+            units[i] = (rp_unit){.input = i, .cond = i, .cost = 1};
+        }
+        ok = rp_pool_eval(pool, -1, RP_EVAL_DECODE, units, MAX_INPUTS, g_in, g_out) == RP_E_MODEL &&
+             g_n_lines == 1 && strcmp(g_lines[0], want) == 0;
+        stop_serving();
+    } else {
+        ok = serve(pool) == RP_OK && g_n_lines == 0;
+    }
+    rp_set_log(NULL, NULL);
+    g_fail_cond = -1;
+    rp_pool_close(pool);
+    mpt_assert_all(ok);
+}
+
 /* All fail: the line is about the first unit, whichever rank had it. */
 static rp_status always_fails(void *arg, const rp_unit *unit, int eval, const void *in, void *out)
 {
@@ -497,6 +533,52 @@ static void a_rank_half_as_fast_gets_half_as_much(void **state)
     mpt_assert_all(ok);
 }
 
+/* One wave of `n` equal units; the paces after it. */
+static bool wave_of(rp_pool *pool, int eval, int n, rp_rank_stats *after)
+{
+    rp_unit units[MAX_UNITS];
+
+    for (int i = 0; i < n; i++) {
+        units[i] = (rp_unit){.input = i % MAX_INPUTS, .cond = i, .cost = 1.0f};
+    }
+    const bool ok = rp_pool_eval(pool, eval, eval, units, n, g_in, g_out) == RP_OK;
+    rp_pool_stats(pool, after);
+    return ok;
+}
+
+/* Units of a decode take ten times as long here, and a rank that has none of them is none the less
+ * known. */
+static void decoding_teaches_nothing_about_the_ranks(void **state)
+{
+    (void)state;
+    enum { SAMPLED = 8, DECODED = RP_SPEED_FORGET + 1 };
+    rp_pool *pool = open_pool();
+    bool ok = pool != NULL && plan(pool, MAX_UNITS, MAX_INPUTS);
+    rp_rank_stats before[16], after[16];
+
+    mpt_assert_all(ok && g_n <= 16);
+    g_busy_us = 500;
+    g_busy_us_decode = 5000;
+    if (g_rank == 0) {
+        for (int i = 0; i < SAMPLED; i++) {
+            ok = wave_of(pool, i, MAX_UNITS, before) && ok;
+        }
+        for (int i = 0; i < DECODED; i++) {
+            ok = wave_of(pool, RP_EVAL_DECODE, i == 0 ? MAX_UNITS : 1, after) && ok;
+        }
+        for (int r = 0; r < g_n; r++) {
+            ok = before[r].unit_s > 0 && after[r].unit_s == before[r].unit_s && ok;
+        }
+        ok = after[0].n_units > before[0].n_units && ok;
+        stop_serving();
+    } else {
+        ok = serve(pool) == RP_OK && ok;
+    }
+    g_busy_us = g_busy_us_decode = 0;
+    rp_pool_close(pool);
+    mpt_assert_all(ok);
+}
+
 static void bad_plans_and_waves_are_refused(void **state)
 {
     (void)state;
@@ -591,10 +673,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(outputs_are_the_same_whatever_rank_made_them),
         cmocka_unit_test(a_failed_unit_is_told_once_with_host_rank_step_and_unit),
+        cmocka_unit_test(a_failed_decode_is_told_by_its_image),
         cmocka_unit_test(of_several_failures_the_first_unit_is_told),
         cmocka_unit_test(waves_allocate_nothing),
         cmocka_unit_test(stats_add_up),
         cmocka_unit_test(a_rank_half_as_fast_gets_half_as_much),
+        cmocka_unit_test(decoding_teaches_nothing_about_the_ranks),
         cmocka_unit_test(bad_plans_and_waves_are_refused),
         cmocka_unit_test(opening_a_hundred_times_leaks_nothing),
     };

@@ -148,9 +148,16 @@ static void fake_check_finite(void *self, const float *x, size_t n)
     rp_backend_cpu.check_finite(self, x, n);
 }
 
+static void fake_to_bytes(void *self, const float *x, size_t hw, uint8_t *bytes)
+{
+    rp_fake.n_pictures++;
+    rp_backend_cpu.to_bytes(self, x, hw, bytes);
+}
+
 static rp_status fake_sync(void *self)
 {
-    if (rp_fake.fail_unit > 0 && rp_fake.n_units >= rp_fake.fail_unit) {
+    if ((rp_fake.fail_unit > 0 && rp_fake.n_units >= rp_fake.fail_unit) ||
+        (rp_fake.fail_picture > 0 && rp_fake.n_pictures >= rp_fake.fail_picture)) {
         return RP_FAIL(RP_E_CUDA, "GPU 0 (fake GPU, GPU-fake): kernels: an illegal memory access");
     }
     return rp_backend_cpu.sync(self);
@@ -172,8 +179,10 @@ static void __attribute__((constructor)) fill_table(void)
     g_fake.alloc_act = fake_alloc_act;
     g_fake.release = fake_release;
     g_fake.weights_begin = fake_weights_begin;
+    g_fake.weight_place = fake_weight; /* the files are read all the same */
     g_fake.weight = fake_weight;
     g_fake.weight_release = fake_weight_release;
     g_fake.check_finite = fake_check_finite;
+    g_fake.to_bytes = fake_to_bytes;
     g_fake.sync = fake_sync;
 }

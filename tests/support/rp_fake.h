@@ -21,6 +21,8 @@ typedef struct {
     size_t scratch;    /* taken now; part of `used` */
     int n_trims;       /* calls of trim */
     int fail_unit;     /* the sync after so many units fails with RP_E_CUDA; 0: never */
+    int n_pictures;    /* decoded: calls of to_bytes */
+    int fail_picture;  /* the same after so many pictures */
 } rp_fake_state;
 
 extern rp_fake_state rp_fake;

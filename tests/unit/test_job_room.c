@@ -216,6 +216,38 @@ static void trim_is_called_once_and_only_when_memory_is_short(void **state)
     backend.ops->close(backend.self);
 }
 
+/* It has a VAE once it has decoded; rank 0 alone says who left. */
+static void the_vae_of_another_rank_leaves_in_silence_and_comes_back(void **state)
+{
+    (void)state;
+    const rp_backend_params params = {.n_threads = 1};
+    const rp_pipeline_options options = {.whole = false};
+    rp_backend backend = {.ops = rp_backend_list[0]};
+    rp_pipeline p;
+
+    rp_fake = (rp_fake_state){.budget = RP_FAKE_ENOUGH};
+    g_errors = g_left = g_given = 0;
+    assert_int_equal(backend.ops->open(&params, &backend.self), RP_OK);
+    assert_int_equal(rp_pipeline_open(RP_TEST_MODEL, backend, &options, &p), RP_OK);
+    assert_null(p.vae_self);
+    assert_int_equal(rp_room_run(&p, RP_ROOM_DECODE, NULL, NULL), RP_OK);
+    assert_non_null(p.vae_self);
+    rp_fake.budget = rp_fake.used + 1000;
+    needy work = {backend, 2000, 0};
+    assert_int_equal(rp_room_run(&p, RP_ROOM_SAMPLE, try_to_take, &work), RP_OK);
+    assert_int_equal(work.n_tries, 2);
+    assert_null(p.vae_self);
+    assert_int_equal(rp_room_run(&p, RP_ROOM_DECODE, NULL, NULL), RP_OK);
+    assert_non_null(p.vae_self);
+    rp_fake.budget = rp_fake.used + rp_fake.used / 50; /* less than is spared before sampling */
+    rp_room_spare(&p);
+    assert_null(p.vae_self);
+    assert_int_equal(g_errors + g_left + g_given, 0);
+    rp_pipeline_close(&p);
+    backend.ops->close(backend.self);
+    assert_int_equal(rp_fake.used, 0);
+}
+
 /* As without scratch; somewhere between enough and too little scratch makes the difference. */
 static void scratch_makes_room_where_nobody_else_can(void **state)
 {
@@ -277,6 +309,7 @@ int main(void)
         cmocka_unit_test(a_device_of_any_size_gives_the_picture_or_one_error),
         cmocka_unit_test(a_transformer_that_does_not_fit_is_told_with_what_would),
         cmocka_unit_test(trim_is_called_once_and_only_when_memory_is_short),
+        cmocka_unit_test(the_vae_of_another_rank_leaves_in_silence_and_comes_back),
         cmocka_unit_test(scratch_makes_room_where_nobody_else_can),
         cmocka_unit_test(scratch_is_among_the_needs_that_are_told),
     };
