@@ -115,6 +115,7 @@ static rp_status read_size(const rp_cli_args *args, rp_predict_job *job)
     width = width > 0 ? width : 1024;
     height = height > 0 ? height : 1024;
     job->bytes = 4 * channels * floor(width / 8) * floor(height / 8);
+    job->picture_bytes = 3 * width * height;
     return RP_OK;
 }
 
@@ -124,10 +125,11 @@ static rp_status read_rest(const rp_cli_args *args, rp_predict_job *job)
     const number_rule rules[] = {{"images", 1, RP_PREDICT_MAX_IMAGES, true},
                                  {"waves", 0.01, 100, false},
                                  {"root-ms", 0, 1e9, false},
+                                 {"decode-ms", 0, 1e9, false},
                                  {"latency-us", 0, 1e9, false},
                                  {"gbit", 0, 1e6, false},
                                  {"cores", 0, 1e6, true}};
-    double *const values[] = {&images,          &job->waves, &job->root_ms,
+    double *const values[] = {&images,          &job->waves, &job->root_ms, &job->decode_ms,
                               &job->latency_us, &job->gbit,  &cores};
 
     for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++) {
@@ -188,6 +190,9 @@ static const char legend[] =
     "            (they do not divide by the ranks), cores, network (bytes over rank 0's link),\n"
     "            latency, root (rank 0's own work); - for less than 1 %\n";
 
+static const char decode_legend[] =
+    "decode ms   all images of a job, after its last step; each rank decodes its share\n";
+
 static void print_head(const rp_predict_job *job, const rp_predict_result *one)
 {
     const int units = job->images * job->branches;
@@ -199,18 +204,34 @@ static void print_head(const rp_predict_job *job, const rp_predict_result *one)
                  "and predictions each, ",
                  job->waves, job->waves == 1 ? "" : "s", job->root_ms, job->bytes / 1024);
     print_link(job);
-    (void)printf(".\nBase: one rank, %.2f ms a step (%.2f it/s).\n\n%s\n", one->step_ms,
-                 1e3 / one->step_ms, legend);
+    if (job->decode_ms > 0) {
+        (void)printf(", decoding %.4g ms a picture", job->decode_ms);
+    }
+    (void)printf(".\nBase: one rank, %.2f ms a step (%.2f it/s).\n\n%s%s\n", one->step_ms,
+                 1e3 / one->step_ms, legend, job->decode_ms > 0 ? decode_legend : "");
     (void)printf("%d image%s with %d unit%s: at most %d rank%s can be busy%s.\n\n", job->images,
                  job->images == 1 ? "" : "s", job->branches, job->branches == 1 ? "" : "s each",
                  units, units == 1 ? "" : "s",
                  units == 2 ? "; more images in flight use more" : "");
 }
 
+static void print_titles(const rp_predict_job *job)
+{
+    const bool decodes = job->decode_ms > 0;
+
+    (void)printf(
+        "| ranks | busy | most units | step ms | it/s | speed-up | efficiency |%s limit |\n"
+        "| --- | --- | --- | --- | --- | --- | --- |%s --- |\n",
+        decodes ? " decode ms |" : "", decodes ? " --- |" : "");
+}
+
 static void print_row(const rp_predict_result *r)
 {
     (void)printf("| %d | %d | %d | %.2f | %.2f | %.2f | %.1f %% | ", r->ranks, r->busy_ranks,
                  r->most_units, r->step_ms, 1e3 / r->step_ms, r->speedup, 100 * r->efficiency);
+    if (r->decode_ms > 0) {
+        (void)printf("%.2f | ", r->decode_ms);
+    }
     if (r->limit == RP_LIMIT_NONE) {
         (void)printf("- |\n");
     } else {
@@ -222,8 +243,10 @@ static void print_row(const rp_predict_result *r)
 static void print_json_row(const rp_predict_result *r)
 {
     (void)printf("{\"ranks\": %d, \"busy_ranks\": %d, \"most_units\": %d, \"step_ms\": %.6g, "
-                 "\"speedup\": %.6g, \"efficiency\": %.6g, \"limit\": \"%s\", \"lost_ms\": {",
+                 "\"speedup\": %.6g, \"efficiency\": %.6g, \"decode_ms\": %.6g, "
+                 "\"limit\": \"%s\", \"lost_ms\": {",
                  r->ranks, r->busy_ranks, r->most_units, r->step_ms, r->speedup, r->efficiency,
+                 r->decode_ms,
                  r->limit == RP_LIMIT_NONE ? "none" : rp_predict_limit_name(r->limit));
     for (int k = RP_LIMIT_NONE + 1; k < RP_N_LIMITS; k++) {
         (void)printf("%s\"%s\": %.6g", k > RP_LIMIT_NONE + 1 ? ", " : "",
@@ -236,10 +259,11 @@ static void print_json_head(const rp_predict_job *job, const rp_predict_result *
 {
     (void)printf("{\"images\": %d, \"unit_ms\": [", job->images);
     print_units(job);
-    (void)printf("], \"waves\": %.6g, \"root_ms\": %.6g, \"bytes\": %.0f, \"latency_us\": %g,\n"
-                 " \"gbit\": %g, \"cores\": %d, \"base_step_ms\": %.6g, \"predictions\": [\n",
-                 job->waves, job->root_ms, job->bytes, job->latency_us, job->gbit, job->cores,
-                 one->step_ms);
+    (void)printf("], \"waves\": %.6g, \"root_ms\": %.6g, \"decode_ms\": %.6g, \"bytes\": %.0f,\n"
+                 " \"latency_us\": %g, \"gbit\": %g, \"cores\": %d, \"base_step_ms\": %.6g, "
+                 "\"base_decode_ms\": %.6g, \"predictions\": [\n",
+                 job->waves, job->root_ms, job->decode_ms, job->bytes, job->latency_us, job->gbit,
+                 job->cores, one->step_ms, one->decode_ms);
 }
 
 static rp_status print_rows(const prediction *p, bool json)
@@ -269,9 +293,7 @@ static rp_status print_all(const prediction *p, bool json)
         print_json_head(&p->job, &one);
     } else if (st == RP_OK) {
         print_head(&p->job, &one);
-        (void)printf(
-            "| ranks | busy | most units | step ms | it/s | speed-up | efficiency | limit |\n"
-            "| --- | --- | --- | --- | --- | --- | --- | --- |\n");
+        print_titles(&p->job);
     }
     st = st == RP_OK ? print_rows(p, json) : st;
     if (st != RP_OK) {
@@ -306,6 +328,7 @@ static const rp_cli_option predict_options[] = {
     {"images", "N", "", "1 to 1024", "images in flight; default: 1", false},
     {"waves", "X", "", "0.01 to 100", "model calls of a step; default: 1, as euler has", false},
     {"root-ms", "X", "", "", "what rank 0 does alone in a step; default: 0", false},
+    {"decode-ms", "X", "", "", "decoding one picture; default: left out", false},
     {"width", "PX", "", "8 to 65536", "size of an image; default: 1024", false},
     {"height", "PX", "", "8 to 65536", "likewise", false},
     {"channels", "N", "", "1 to 4096", "of the latents, an eighth as wide and high; default: 16",
@@ -327,6 +350,8 @@ static const char *const predict_examples[] = {
     "rankpool sample --threads 1 --images 4 --report one.json; rankpool predict --from one.json",
     "four ranks on two cores",
     "rankpool predict --from one.json --ranks 1,2,4 --cores 2",
+    "eight pictures of 27 ms each to decode",
+    "rankpool predict --unit-ms 39 --images 8 --decode-ms 27 --ranks 1,2,4,8",
     "two unequal units, for a program to read",
     "rankpool predict --unit-ms 16,10 --width 128 --height 128 --json",
     NULL,
@@ -339,7 +364,8 @@ const rp_cli_command rp_cli_predict = {
     .about =
         "Places the units of a step on the ranks as the pool does, then adds up: latents leave "
         "rank 0 one after the other, ranks compute, predictions come back one after the other, "
-        "rank 0 works alone. Equal ranks are assumed; encoding, decoding and start-up are left "
+        "rank 0 works alone. With the time of a decode, the pictures are spread in the same way: "
+        "latents out, pictures back. Equal ranks are assumed; encoding and start-up are left "
         "out. Messages over 64 KiB count three latencies (TCP: announced, asked for, sent).",
     .examples = predict_examples,
     .options = predict_options,

@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define WORTH_NAMING 0.01  /* of a step */
 #define EAGER_BYTES  65536 /* Open MPI over TCP: what is longer is announced and asked for first */
@@ -122,19 +123,30 @@ static int compare_backs(const void *a, const void *b)
     return compare_loads(&((const rank_load *)a)->back_ms, &((const rank_load *)b)->back_ms);
 }
 
-/* Rank 0 begins when all latents are out; the other ranks as theirs arrive. */
-static double play(const rp_predict_job *job, const wave *w, double factor, rank_load *order)
+static double link_ms(const rp_predict_job *job, double bytes)
 {
-    const double ms = job->gbit > 0 ? job->bytes * 8e-6 / job->gbit : 0;
-    const double way = job->latency_us * 1e-3 * (job->bytes > EAGER_BYTES ? 3 : 1);
+    return job->gbit > 0 ? bytes * 8e-6 / job->gbit : 0;
+}
+
+static double way_ms(const rp_predict_job *job, double bytes)
+{
+    return job->latency_us * 1e-3 * (bytes > EAGER_BYTES ? 3 : 1);
+}
+
+/* Rank 0 begins when all latents are out; the other ranks as theirs arrive. `back`: bytes that come
+ * back of a unit. */
+static double play(const rp_predict_job *job, double back, const wave *w, double factor,
+                   rank_load *order)
+{
+    const double ways = way_ms(job, job->bytes) + way_ms(job, back);
     double link = 0, end = 0;
     int n = 0;
 
     for (int r = 1; r < w->n_ranks; r++) {
         if (w->ranks[r].units > 0) {
-            link += w->ranks[r].inputs * ms;
+            link += w->ranks[r].inputs * link_ms(job, job->bytes);
             order[n] = w->ranks[r];
-            order[n].back_ms = link + way + factor * w->ranks[r].load_ms + way;
+            order[n].back_ms = link + factor * w->ranks[r].load_ms + ways;
             n++;
         }
     }
@@ -142,7 +154,7 @@ static double play(const rp_predict_job *job, const wave *w, double factor, rank
     qsort(order, (size_t)n, sizeof(*order), compare_backs);
     link = 0;
     for (int i = 0; i < n; i++) {
-        link = fmax(link, order[i].back_ms) + order[i].units * ms;
+        link = fmax(link, order[i].back_ms) + order[i].units * link_ms(job, back);
     }
     return fmax(end, link);
 }
@@ -164,7 +176,7 @@ static double without(rp_predict_job job, rp_predict_limit limit, const wave *w,
 {
     job.gbit = limit == RP_LIMIT_NETWORK ? 0 : job.gbit;
     job.latency_us = limit == RP_LIMIT_LATENCY ? 0 : job.latency_us;
-    return play(&job, w, limit == RP_LIMIT_CORES ? 1 : factor, order);
+    return play(&job, job.bytes, w, limit == RP_LIMIT_CORES ? 1 : factor, order);
 }
 
 static void find_limit(rp_predict_result *out)
@@ -183,7 +195,7 @@ static void find_limit(rp_predict_result *out)
 static void fill(const rp_predict_job *job, wave *w, rank_load *order, rp_predict_result *out)
 {
     const double factor = job->cores > 0 ? slowdown(w, job->cores) : 1;
-    const double wave_ms = play(job, w, factor, order);
+    const double wave_ms = play(job, job->bytes, w, factor, order);
     const double one = job->waves * work_ms(job) + job->root_ms;
     const int is_short = w->n_ranks > job->images * job->branches;
 
@@ -204,6 +216,22 @@ static void fill(const rp_predict_job *job, wave *w, rank_load *order, rp_predic
     find_limit(out);
 }
 
+/* As long as one wave of one unit an image. */
+static double decode_all(const rp_predict_job *job, wave *w, rank_load *order)
+{
+    rp_predict_job pictures = *job;
+
+    if (!(job->decode_ms > 0)) {
+        return 0;
+    }
+    pictures.branches = 1;
+    pictures.unit_ms[0] = job->decode_ms;
+    memset(w->ranks, 0, (size_t)w->n_ranks * sizeof(*w->ranks));
+    place(&pictures, w);
+    const double factor = job->cores > 0 ? slowdown(w, job->cores) : 1;
+    return play(&pictures, job->picture_bytes, w, factor, order);
+}
+
 rp_status rp_predict(const rp_predict_job *job, int n_ranks, rp_predict_result *out)
 {
     const size_t n = (size_t)n_ranks;
@@ -218,6 +246,7 @@ rp_status rp_predict(const rp_predict_job *job, int n_ranks, rp_predict_result *
     if (order != NULL && w.ranks != NULL && w.rank_of != NULL && w.sorted != NULL) {
         place(job, &w);
         fill(job, &w, order, out);
+        out->decode_ms = decode_all(job, &w, order);
         st = RP_OK;
     }
     free(order);

@@ -4,7 +4,8 @@
  * A wave is images x branches units. They are placed as the pool places them (longest first, each
  * to the rank that would finish first). Latents leave rank 0 one after the other, every rank
  * evaluates its units, predictions come back one after the other; then rank 0 works alone until the
- * next wave.
+ * next wave. After the last step the images are decoded in one more wave: latents out, pictures
+ * back.
  */
 #ifndef RP_CLI_PREDICT_MODEL_H
 #define RP_CLI_PREDICT_MODEL_H
@@ -21,6 +22,8 @@ typedef struct {
     double waves;                            /* model calls of a step; 1 for Euler */
     double root_ms;                          /* of a step, rank 0 alone: sampler and merging */
     double bytes;                            /* one image's latents; a prediction has as many */
+    double decode_ms;                        /* one picture; 0: left out */
+    double picture_bytes;                    /* of one picture */
     double latency_us;                       /* one way; 0: none */
     double gbit;                             /* rank 0's link, each way; 0: no limit */
     int cores;                               /* ranks that can compute at once; 0: all */
@@ -42,6 +45,7 @@ typedef struct {
     int ranks, busy_ranks;
     int most_units; /* of one rank in a wave */
     double step_ms;
+    double decode_ms;            /* all images of the job */
     double speedup, efficiency;  /* against the same job on one rank; per rank */
     double lost_ms[RP_N_LIMITS]; /* of a step: what it would gain without that limit alone */
     rp_predict_limit limit;      /* the one that loses most, if it is 1 % of the step */

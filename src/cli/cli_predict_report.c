@@ -12,8 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_BYTES ((size_t)16 << 20) /* step_seconds of 1000 steps and 4096 ranks are under 1 MiB  \
-                                      */
+#define MAX_BYTES                                                                                  \
+    ((size_t)16 << 20) /* step_seconds of 1000 steps and 4096 ranks are under 1 MiB                \
+                        */
 
 /* Sums over the ranks. */
 typedef struct {
@@ -121,6 +122,9 @@ static void fill_times(const cJSON *root, rp_predict_job *job)
     job->waves = sums.units / (steps * wave);
     job->root_ms = alone ? number(root, "step_ms") - job->waves * wave * mean
                          : 1e3 * (sum_of(seconds) - sums.own) / steps;
+    /* all ranks were asked to decode, each its share */
+    job->decode_ms =
+        1e3 * number(root, "decode_seconds") / ceil(job->images / number(root, "n_ranks"));
     job->root_ms = job->root_ms < 0 ? 0 : job->root_ms; /* medians of both need not fit */
 }
 
@@ -137,7 +141,8 @@ static bool is_time(double value)
 /* A number that was missing made one of these NaN or infinite. */
 static bool are_times(const rp_predict_job *job)
 {
-    bool ok = is_time(job->waves) && is_time(job->bytes) && is_time(1 + job->root_ms);
+    bool ok = is_time(job->waves) && is_time(job->bytes) && is_time(1 + job->root_ms) &&
+              is_time(1 + job->decode_ms) && is_time(job->picture_bytes);
 
     for (int b = 0; b < job->branches; b++) {
         ok = ok && is_time(job->unit_ms[b]);
@@ -167,6 +172,7 @@ static rp_status fill(const char *path, const cJSON *root, rp_predict_job *job)
     job->images = (int)images;
     job->branches = branches;
     job->bytes = 4 * product_of(latents);
+    job->picture_bytes = 3 * number(root, "width") * number(root, "height");
     fill_times(root, job);
     if (!are_times(job)) {
         rp_cli_error("%s: times are missing in this report", path);

@@ -24,6 +24,12 @@ expect_in_stdout "| 2 | 2 | 1 | 50.00 | 20.00 | 1.40 | 70.0 % | root, 30 % |"
 run "$rankpool" predict --unit-ms 10 --units 1 --ranks 1
 expect_in_stdout "1 image with 1 unit: at most 1 rank can be busy."
 
+t "decoding: each rank its share of the pictures"
+run "$rankpool" predict --unit-ms 39 --images 8 --decode-ms 27 --ranks 1,3,8
+expect_exit 0
+expect_in_stdout ", decoding 27 ms a picture." "| efficiency | decode ms | limit |" "| 100.0 % | 216.00 | - |" \
+    "| 3 | 3 | 6 |" "| 81.00 |" "| 100.0 % | 27.00 | - |"
+
 t "from a report: images, sizes and times are those of the job; options win"
 run "$rankpool" sample "${tiny[@]}" --steps 6 --images 3 --prompt sun --out sun.png --report sun.json
 expect_exit 0
@@ -41,7 +47,9 @@ if command -v python3 >/dev/null; then
     cp stdout sun.predicted
     run python3 -c 'import json; j = json.load(open("sun.json")); p = json.load(open("sun.predicted"))
 assert j["latents"] == [16, 4, 4] and len(j["unit_costs"]) == 2 and p["bytes"] == 4 * 16 * 4 * 4 and p["images"] == 3
+assert abs(p["decode_ms"] - 1e3 * j["decode_seconds"] / 3) < 1e-2 * p["decode_ms"]
 one, two = p["predictions"]
+assert abs(one["decode_ms"] / p["decode_ms"] - 3) < 1e-4 and abs(two["decode_ms"] / p["decode_ms"] - 2) < 1e-4
 assert abs(one["step_ms"] / max(j["step_ms"], 6 * j["unit_ms"]) - 1) < 1e-4 and one["step_ms"] == p["base_step_ms"]
 assert abs(sum(p["unit_ms"]) / 2 / j["unit_ms"] - 1) < 1e-2 and 1 < two["speedup"] <= 2 and one["limit"] == "none"
 assert set(two["lost_ms"]) == {"units", "uneven", "cores", "network", "latency", "root"}'
@@ -60,7 +68,7 @@ echo '{"settings": {"images": 1}, "unit_costs": [1, 1]}' >none.json
 run "$rankpool" predict --from none.json
 expect_exit 1
 expect_in_stderr "none.json is no report"
-for what in '"ranks"' '"unit_ms"' '"step_seconds"' '"unit_costs"' '"latents"'; do
+for what in '"ranks"' '"unit_ms"' '"decode_seconds"' '"step_seconds"' '"unit_costs"' '"latents"'; do
     sed "s/$what/\"other\"/" sun.json >none.json
     run "$rankpool" predict --from none.json
     expect_exit 1
@@ -78,7 +86,7 @@ expect_in_stderr "half.json: a job with guidance-truncation below 1"
 
 t "wrong values"
 for wrong in --ranks=0 --ranks=1,,2 --ranks=1.5 --ranks=4097 --unit-ms=0 --unit-ms=x --unit-ms=nan --images=0 --images=1.5 \
-    --units=9 --gbit=-1 --latency-us= --cores=x --width=4; do
+    --units=9 --decode-ms=-1 --gbit=-1 --latency-us= --cores=x --width=4; do
     run "$rankpool" predict --unit-ms 1 $wrong
     expect_exit 2
     expect_in_stderr "${wrong%%=*}"

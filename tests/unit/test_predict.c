@@ -107,6 +107,34 @@ static void test_rank_0_alone(void **state)
     assert_int_equal(predict(job, 2).limit, RP_LIMIT_ROOT);
 }
 
+/* Each rank its share: latents of 1 ms out, pictures of 3 ms back. The step is as without it. */
+static void test_decoding_is_one_more_wave(void **state)
+{
+    rp_predict_job job = {.images = 8, .branches = 2, .unit_ms = {40, 40}, .decode_ms = 27};
+
+    (void)state;
+    assert_near(predict(job, 1).decode_ms, 8 * 27);
+    assert_near(predict(job, 3).decode_ms, 3 * 27);
+    assert_near(predict(job, 8).decode_ms, 27);
+    assert_near(predict(job, 16).decode_ms, 27);
+    job.cores = 4;
+    assert_near(predict(job, 8).decode_ms, 2 * 27);
+    job = (rp_predict_job){.images = 2,
+                           .branches = 1,
+                           .unit_ms = {10},
+                           .bytes = 125000,
+                           .decode_ms = 27,
+                           .picture_bytes = 375000,
+                           .gbit = 1};
+    assert_near(predict(job, 1).decode_ms, 2 * 27);
+    assert_near(predict(job, 2).decode_ms, 1 + 27 + 3);
+    assert_near(predict(job, 2).step_ms, 1 + 10 + 1);
+    job.images = 1; /* rank 0 has it */
+    assert_near(predict(job, 2).decode_ms, 27);
+    job.decode_ms = 0;
+    assert_near(predict(job, 2).decode_ms, 0);
+}
+
 /* The longest rank, for many waves, is the one of the pool's placement. */
 static void test_places_as_the_pool(void **state)
 {
@@ -157,6 +185,7 @@ int main(void)
         cmocka_unit_test(test_ranks_share_cores),
         cmocka_unit_test(test_link_and_latency),
         cmocka_unit_test(test_rank_0_alone),
+        cmocka_unit_test(test_decoding_is_one_more_wave),
         cmocka_unit_test(test_places_as_the_pool),
         cmocka_unit_test(test_a_thousand_ranks),
     };
