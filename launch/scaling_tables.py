@@ -22,7 +22,7 @@ DEFINITIONS = """\
 * **seconds**: one job from prompt to pictures in memory (encode + sample + decode), median of the jobs; **p5-p95**:
   percentiles 5 and 95 of the same, interpolated.
 * **images/s**: images / median seconds. **speed-up**: images/s over that of the base. **efficiency**: speed-up over
-  (ranks / ranks of the base); the ideal is 100 %. Text encoder and VAE run on rank 0 alone, so they bound both.
+  (ranks / ranks of the base); the ideal is 100 %. Rank 0 alone encodes the text, which bounds both.
 * **step ms**: one sampling step of all images, median of the jobs' medians; **of a step**: speed-up of sampling alone,
   (images / step ms) over that of the base.
 * **wire**: seconds inside transfers, of the busy + idle + wire seconds of sampling; all ranks and jobs together.

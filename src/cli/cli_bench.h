@@ -16,7 +16,7 @@ typedef struct {
     double step_ms[RP_BENCH_MAX_REPEAT];    /* median of its steps */
     double unit_ms[RP_BENCH_MAX_REPEAT];    /* median of one evaluation on rank 0 */
     double encode_ms[RP_BENCH_MAX_REPEAT];  /* prompts to conditions */
-    double decode_ms[RP_BENCH_MAX_REPEAT];  /* latents to pixels, all images */
+    double decode_ms[RP_BENCH_MAX_REPEAT];  /* latents to pixels, all images, on all ranks */
     double idle_us[RP_BENCH_MAX_REPEAT];    /* median between two units on the GPU */
     double idle_us_max;                     /* of all timed jobs */
     int n_idle;                             /* jobs in idle_us; 0 without a GPU */
