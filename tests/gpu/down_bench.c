@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { N_ALONE = 50 };
 #define ROW_MS 600.0
 
 typedef struct {
@@ -28,22 +27,7 @@ typedef struct {
     rp_cuda_down job;
 } bench;
 
-typedef void (*bench_fn)(const bench *b);
-
-static void need(rp_status st)
-{
-    if (st != RP_OK) {
-        exit(1);
-    }
-}
-
-static void need_cuda(cudaError_t code)
-{
-    if (code != cudaSuccess) {
-        (void)fprintf(stderr, "%s\n", cudaGetErrorString(code));
-        exit(1);
-    }
-}
+#include "bench_time.h"
 
 /* ---- what is measured ---- */
 
@@ -208,49 +192,12 @@ static void open_bench(bench *b)
 
 /* ---- time ---- */
 
-static int by_size(const void *a, const void *b)
-{
-    const float x = *(const float *)a, y = *(const float *)b;
-
-    return (x > y) - (x < y);
-}
-
-/* Milliseconds of n calls together. */
-static float time_of(const bench *b, bench_fn fn, int n)
-{
-    cudaEvent_t from, to;
-    float ms = 0;
-
-    need_cuda(cudaEventCreate(&from));
-    need_cuda(cudaEventCreate(&to));
-    need_cuda(cudaEventRecord(from, b->cuda->stream));
-    for (int i = 0; i < n; i++) {
-        fn(b);
-    }
-    need_cuda(cudaEventRecord(to, b->cuda->stream));
-    need_cuda(cudaEventSynchronize(to));
-    need_cuda(cudaEventElapsedTime(&ms, from, to));
-    (void)cudaEventDestroy(from);
-    (void)cudaEventDestroy(to);
-    return ms;
-}
-
 static void measure(const bench *b, bench_fn fn, double flop, const char *name)
 {
-    float alone[N_ALONE];
+    const double once = time_alone(b, fn);
+    const int n = (int)(ROW_MS / once) + 1;
 
-    (void)time_of(b, fn, 5);
-    for (int i = 0; i < N_ALONE; i++) {
-        alone[i] = time_of(b, fn, 1);
-    }
-    qsort(alone, N_ALONE, sizeof(alone[0]), by_size);
-    const double once = (double)alone[N_ALONE / 2];
-    const int n_row = (int)(ROW_MS / once) + 1;
-    (void)time_of(b, fn, n_row); /* until clock and temperature stay */
-    const double row = (double)time_of(b, fn, n_row) / n_row;
-    printf("%-42s alone %7.4f ms %6.1f TFLOP/s   in a row %7.4f ms %6.1f TFLOP/s\n", name, once,
-           flop / once * 1e-9, row, flop / row * 1e-9);
-    (void)fflush(stdout);
+    print_times(42, name, flop, once, time_in_row(b, fn, n, n));
 }
 
 /* ---- results ---- */

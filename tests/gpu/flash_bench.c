@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_ALONE = 50, N_ROW = 2000, N_HEADS = 24, N_KV_HEADS = 8, HEAD_DIM = 96 };
+enum { N_ROW = 2000, N_HEADS = 24, N_KV_HEADS = 8, HEAD_DIM = 96 };
 
 typedef struct {
     rp_cuda *cuda;
@@ -33,22 +33,7 @@ typedef struct {
     rp_cuda_number *numbers;
 } bench;
 
-typedef void (*bench_fn)(const bench *b);
-
-static void need(rp_status st)
-{
-    if (st != RP_OK) {
-        exit(1);
-    }
-}
-
-static void need_cuda(cudaError_t code)
-{
-    if (code != cudaSuccess) {
-        (void)fprintf(stderr, "%s\n", cudaGetErrorString(code));
-        exit(1);
-    }
-}
+#include "bench_time.h"
 
 static void run_theirs(const bench *b)
 {
@@ -189,49 +174,12 @@ static void make_narrow_plan(bench *b)
 
 /* ---- time ---- */
 
-static int by_size(const void *a, const void *b)
-{
-    const float x = *(const float *)a, y = *(const float *)b;
-
-    return (x > y) - (x < y);
-}
-
-/* Milliseconds of n calls together. */
-static float time_of(const bench *b, bench_fn fn, int n)
-{
-    cudaEvent_t from, to;
-    float ms = 0;
-
-    need_cuda(cudaEventCreate(&from));
-    need_cuda(cudaEventCreate(&to));
-    need_cuda(cudaEventRecord(from, b->cuda->stream));
-    for (int i = 0; i < n; i++) {
-        fn(b);
-    }
-    need_cuda(cudaEventRecord(to, b->cuda->stream));
-    need_cuda(cudaEventSynchronize(to));
-    need_cuda(cudaEventElapsedTime(&ms, from, to));
-    (void)cudaEventDestroy(from);
-    (void)cudaEventDestroy(to);
-    return ms;
-}
-
 static void measure(const bench *b, bench_fn fn, const char *name)
 {
     const double flop = 4.0 * b->job.n_q * b->job.n_kv * N_HEADS * HEAD_DIM;
-    float alone[N_ALONE];
+    const double once = time_alone(b, fn);
 
-    (void)time_of(b, fn, 5);
-    for (int i = 0; i < N_ALONE; i++) {
-        alone[i] = time_of(b, fn, 1);
-    }
-    qsort(alone, N_ALONE, sizeof(alone[0]), by_size);
-    (void)time_of(b, fn, N_ROW / 4); /* until clock and temperature stay */
-    const double once = (double)alone[N_ALONE / 2];
-    const double row = (double)time_of(b, fn, N_ROW) / N_ROW;
-    printf("%-34s alone %7.4f ms %6.1f TFLOP/s   in a row %7.4f ms %6.1f TFLOP/s\n", name, once,
-           flop / once * 1e-9, row, flop / row * 1e-9);
-    (void)fflush(stdout);
+    print_times(34, name, flop, once, time_in_row(b, fn, N_ROW / 4, N_ROW));
 }
 
 /* ---- results ---- */

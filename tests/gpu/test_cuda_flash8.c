@@ -4,36 +4,18 @@
  * cuDNN's, what is not finite.
  */
 #include "cuda_pair.h"
+#include "flash_cases.h"
 #include "rp_e4m3.h"
 
 #include "tensor/cuda/cuda_sdpa.h"
 
-enum { HEAD_DIM = 96, GUARD = 0x5a, GUARDS = 64 };
+enum { GUARD = 0x5a, GUARDS = 64 };
 
 /* Relative L2 error of the same rounded inputs: shares and outputs are rounded too, each off by
  * 2.6 % on average. */
 #define TOLERANCE 5e-2
 /* With sums over all keys inside the products: 0.073 of 4224 keys on an H100. */
 #define TOLERANCE_TOGETHER 1e-1
-
-/* How queries and keys are made. RANDOM: scores about normal(0, 1); GROWING: with the number of the
- * key, to about 80; PEAKED: about normal(0, 16); BELOW: all about -60, so that a key too many would
- * be the only one that counts; LAST: in some rows all depends on the last key. */
-typedef enum { RANDOM, GROWING, PEAKED, BELOW, LAST } flash_kind;
-
-typedef struct {
-    int n_q, n_kv, n_heads, n_kv_heads;
-    int gap; /* columns behind q, k and v */
-    flash_kind kind;
-} flash_case;
-
-static const flash_case flash_cases[] = {
-    {1024, 512, 2, 1, 0, RANDOM},   {1025, 513, 3, 3, 8, RANDOM},   {1111, 777, 6, 2, 40, RANDOM},
-    {4096, 4224, 3, 1, 0, RANDOM},  {1200, 672, 24, 8, 0, RANDOM},  {1153, 1025, 1, 1, 16, RANDOM},
-    {1024, 1344, 2, 2, 8, GROWING}, {1111, 4001, 3, 1, 0, GROWING}, {1300, 777, 3, 1, 0, PEAKED},
-    {1025, 2000, 2, 2, 8, PEAKED},  {1024, 513, 3, 1, 0, BELOW},    {1100, 673, 2, 1, 24, BELOW},
-    {1100, 777, 3, 1, 0, LAST},     {1024, 769, 2, 2, 8, LAST},     {1217, 512, 2, 1, 0, LAST},
-};
 
 /* ---- one attention ---- */
 
@@ -49,61 +31,11 @@ typedef struct {
     void *in;
 } flash_call;
 
-static float kept_by_bf16(float x)
-{
-    uint32_t bits;
-
-    memcpy(&bits, &x, sizeof(bits));
-    bits &= 0xffff0000u;
-    memcpy(&x, &bits, sizeof(x));
-    return x;
-}
-
-static void change(float *x, int n, float times, float by)
-{
-    for (int i = 0; i < n; i++) {
-        x[i] = x[i] * times + by;
-    }
-}
-
-static void make_row(const flash_call *g, float *q, int i)
-{
-    float *const k = q + g->q_dim;
-    const float way = (float)i / (float)g->c.n_kv;
-
-    if (g->c.kind == GROWING) {
-        change(q, g->q_dim, 0.5f, 1.0f);
-        change(k, g->kv_dim, 0.5f, 8.0f * way);
-    } else if (g->c.kind == PEAKED) {
-        change(q, g->q_dim, 4.0f, 0.0f);
-        change(k, g->kv_dim, 4.0f, 0.0f);
-    } else if (g->c.kind == BELOW) {
-        change(q, g->q_dim, 0.25f, 2.0f);
-        change(k, g->kv_dim, 0.25f, -3.0f);
-    } else if (g->c.kind == LAST && i % 7 == 5) {
-        change(q, g->q_dim, 0.0f, 3.0f);
-    }
-    if (g->c.kind == LAST && i == g->c.n_kv - 1) {
-        change(k, g->kv_dim, 0.0f, 3.0f);
-    }
-    if (i % 64 == 9) {
-        change(q, g->q_dim, 0.0f, 0.0f); /* all keys alike */
-    }
-}
-
 static void make_values(flash_call *g)
 {
-    const size_t stride = (size_t)g->shape.q_stride;
-
     g->host = malloc(g->n_in * sizeof(*g->host));
     assert_non_null(g->host);
-    rpt_fill(g->host, g->n_in, 81);
-    for (size_t i = 0; i < g->n_in / stride; i++) {
-        make_row(g, g->host + i * stride, (int)i);
-    }
-    for (size_t i = 0; i < g->n_in; i++) {
-        g->host[i] = kept_by_bf16(g->host[i]);
-    }
+    make_rows(&g->c, g->host, g->n_in, (size_t)g->shape.q_stride, 81);
 }
 
 static void *new_guarded(size_t n)
