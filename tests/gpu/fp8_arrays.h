@@ -55,30 +55,6 @@ static rp_tensor matrix(int rows, int cols, const float *data)
         .dtype = RP_F32, .n_dims = 2, .dim = {rows, cols, 1, 1}, .data = data, .narrow = true};
 }
 
-static float *on_device(void *self, const float *host, size_t n)
-{
-    void *mem = NULL;
-
-    assert_int_equal(g_ops->alloc_act(self, n, "test", &mem), RP_OK);
-    if (host != NULL) {
-        g_ops->put(self, mem, host, n * sizeof(float));
-        assert_int_equal(g_ops->sync(self), RP_OK);
-    }
-    return mem;
-}
-
-static float *from_device(void *self, const float *mem, size_t n)
-{
-    float *host = malloc(n * sizeof(*host));
-
-    assert_non_null(host);
-    g_ops->get(self, host, mem, n * sizeof(float));
-    if (g_ops->sync(self) != RP_OK) {
-        fail_msg("%s", rpt_log_last());
-    }
-    return host;
-}
-
 static void *device_bytes(const void *from, size_t n)
 {
     void *host = malloc(n);

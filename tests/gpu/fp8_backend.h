@@ -49,4 +49,29 @@ static void fp8_close(void)
     g_cpu_ops->close(g_cpu);
 }
 
+/* Activations in `self`, of n floats of the host, or only room. */
+static inline float *on_device(void *self, const float *host, size_t n)
+{
+    void *mem = NULL;
+
+    assert_int_equal(g_ops->alloc_act(self, n, "test", &mem), RP_OK);
+    if (host != NULL) {
+        g_ops->put(self, mem, host, n * sizeof(float));
+        assert_int_equal(g_ops->sync(self), RP_OK);
+    }
+    return mem;
+}
+
+static inline float *from_device(void *self, const float *mem, size_t n)
+{
+    float *host = malloc(n * sizeof(*host));
+
+    assert_non_null(host);
+    g_ops->get(self, host, mem, n * sizeof(float));
+    if (g_ops->sync(self) != RP_OK) {
+        fail_msg("%s", rpt_log_last());
+    }
+    return host;
+}
+
 #endif

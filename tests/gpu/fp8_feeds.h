@@ -30,7 +30,7 @@ typedef struct {
     int n_w, n_mem;
 } feed;
 
-static float *on_device(feed *f, const float *host, size_t n, bool act)
+static float *keep_on_device(feed *f, const float *host, size_t n, bool act)
 {
     void *mem = NULL;
 
@@ -44,18 +44,6 @@ static float *on_device(feed *f, const float *host, size_t n, bool act)
         assert_int_equal(g_ops->sync(f->self), RP_OK);
     }
     return mem;
-}
-
-static float *from_device(void *self, const float *mem, size_t n)
-{
-    float *host = malloc(n * sizeof(*host));
-
-    assert_non_null(host);
-    g_ops->get(self, host, mem, n * sizeof(float));
-    if (g_ops->sync(self) != RP_OK) {
-        fail_msg("%s", rpt_log_last());
-    }
-    return host;
 }
 
 /* self: a backend, or NULL for one of its own in that precision */
@@ -73,11 +61,11 @@ static feed open_feed(void *self, rp_precision precision, int t, int d, int n_ou
     rpt_fill(weight, (size_t)d, 3);
     assert_true(!f.own || g_ops->open(&params, &f.self) == RP_OK);
     assert_int_equal(g_ops->weight(f.self, &norm, &f.norm), RP_OK);
-    f.x = on_device(&f, f.host_x, f.n, false);
-    f.y = on_device(&f, y, f.n, true);
-    f.rows = on_device(&f, NULL, f.n, true);
-    f.rounded = on_device(&f, NULL, f.n, true);
-    f.out = on_device(&f, NULL, (size_t)t * (size_t)n_out, true);
+    f.x = keep_on_device(&f, f.host_x, f.n, false);
+    f.y = keep_on_device(&f, y, f.n, true);
+    f.rows = keep_on_device(&f, NULL, f.n, true);
+    f.rounded = keep_on_device(&f, NULL, f.n, true);
+    f.out = keep_on_device(&f, NULL, (size_t)t * (size_t)n_out, true);
     assert_int_equal(g_ops->sync(f.self), RP_OK);
     free(weight);
     free(y);

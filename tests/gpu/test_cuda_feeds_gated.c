@@ -27,8 +27,8 @@ static part new_part(feed *f, int d, bool narrow_gate, bool narrow_up)
 
     return (part){.glu = {matrix(f, d, f->d, narrow_gate, 5), matrix(f, d, f->d, narrow_up, 6)},
                   .down = matrix(f, N, d, true, 7),
-                  .room = on_device(f, NULL, 2 * n, true),
-                  .inner = on_device(f, NULL, n, true)};
+                  .room = keep_on_device(f, NULL, 2 * n, true),
+                  .inner = keep_on_device(f, NULL, n, true)};
 }
 
 static void run_down(const feed *f, const part *p)

@@ -35,30 +35,6 @@ typedef struct {
     rp_tensor eye;
 } bench;
 
-static float *on_device(const float *host, size_t n)
-{
-    void *mem = NULL;
-
-    assert_int_equal(g_ops->alloc_act(g_fp8, n, "test", &mem), RP_OK);
-    if (host != NULL) {
-        g_ops->put(g_fp8, mem, host, n * sizeof(float));
-        assert_int_equal(g_ops->sync(g_fp8), RP_OK);
-    }
-    return mem;
-}
-
-static float *from_device(const float *mem, size_t n)
-{
-    float *host = malloc(n * sizeof(*host));
-
-    assert_non_null(host);
-    g_ops->get(g_fp8, host, mem, n * sizeof(float));
-    if (g_ops->sync(g_fp8) != RP_OK) {
-        fail_msg("%s", rpt_log_last());
-    }
-    return host;
-}
-
 /* Ones on the diagonal; `narrow` for products in e4m3, else the product is in bf16. */
 static rp_tensor identity(int n, bool narrow)
 {
@@ -98,9 +74,9 @@ static void bench_open(bench *b, const flash_case *c, bool narrow)
     b->host = malloc(b->n_in * sizeof(float));
     assert_non_null(b->host);
     rpt_fill(b->host, b->n_in, 7);
-    b->qkv = on_device(b->host, b->n_in);
-    b->out = on_device(NULL, b->n_out);
-    b->product = on_device(NULL, b->n_out);
+    b->qkv = on_device(g_fp8, b->host, b->n_in);
+    b->out = on_device(g_fp8, NULL, b->n_out);
+    b->product = on_device(g_fp8, NULL, b->n_out);
     b->eye = identity(q_dim, narrow);
 }
 
@@ -126,7 +102,7 @@ static void attend_and_multiply(const bench *b, bool feeds_linear)
 static float *through_identity(const bench *b, bool feeds_linear)
 {
     attend_and_multiply(b, feeds_linear);
-    return from_device(b->product, b->n_out);
+    return from_device(g_fp8, b->product, b->n_out);
 }
 
 static float *on_cpu(const bench *b)
@@ -200,7 +176,7 @@ static void sequences_repeat_the_same_bits(void **state)
             }
             g_ops->recorded(g_fp8);
         }
-        float *got = from_device(b.product, b.n_out);
+        float *got = from_device(g_fp8, b.product, b.n_out);
         if (first == NULL) {
             first = got;
         } else {

@@ -84,7 +84,7 @@ static float *rounded(const float *x, int t, int k, int stride, uint8_t *codes, 
 
 /* ---- the device ---- */
 
-static float *on_device(void *self, const float *host, size_t n, bool act)
+static float *put_on_device(void *self, const float *host, size_t n, bool act)
 {
     void *mem = NULL;
 
@@ -96,18 +96,6 @@ static float *on_device(void *self, const float *host, size_t n, bool act)
         assert_int_equal(g_ops->sync(self), RP_OK);
     }
     return mem;
-}
-
-static float *from_device(void *self, const float *mem, size_t n)
-{
-    float *host = malloc(n * sizeof(*host));
-
-    assert_non_null(host);
-    g_ops->get(self, host, mem, n * sizeof(float));
-    if (g_ops->sync(self) != RP_OK) {
-        fail_msg("%s", rpt_log_last());
-    }
-    return host;
 }
 
 static rp_tensor matrix(rp_dtype dtype, int rows, int cols, const void *data)
@@ -213,8 +201,8 @@ static void one_linear(const linear_case *c)
     assert_int_equal(g_ops->weight(g_fp8, &host_bias, &dev_bias), RP_OK);
 
     const size_t n = (size_t)c->t * (size_t)n_out;
-    float *dev_x = on_device(g_fp8, x, n_x, c->act_in);
-    float *out = on_device(g_fp8, NULL, n + (size_t)c->shift, c->act_out);
+    float *dev_x = put_on_device(g_fp8, x, n_x, c->act_in);
+    float *out = put_on_device(g_fp8, NULL, n + (size_t)c->shift, c->act_out);
     g_ops->linear(g_fp8, dev_x, c->t, c->k, c->k + c->extra, list, c->n_w,
                   c->bias ? &dev_bias : NULL, out + c->shift);
     float *got = from_device(g_fp8, out + c->shift, n);
@@ -267,7 +255,8 @@ static void zeros_and_what_is_not_finite(void **state)
     rpt_fill(x + K, 2 * K, 4);
     x[2 * K + 5] = INFINITY;
     assert_int_equal(g_ops->weight(g_fp8, &host, &dev), RP_OK);
-    float *in = on_device(g_fp8, x, 3 * K, true), *out = on_device(g_fp8, NULL, 3 * N, false);
+    float *in = put_on_device(g_fp8, x, 3 * K, true),
+          *out = put_on_device(g_fp8, NULL, 3 * N, false);
     g_ops->linear(g_fp8, in, 3, K, K, list, 1, NULL, out);
     float *got = from_device(g_fp8, out, 3 * N);
     for (int j = 0; j < N; j++) {
@@ -327,12 +316,12 @@ static void open_narrowing(narrowing *s, float *host_x)
     const rp_tensor shape = matrix(RP_BF16, s->n, s->d, NULL);
     const rp_tensor norm = {.dtype = RP_F32, .n_dims = 1, .dim = {s->d, 1, 1, 1}, .data = ones};
 
-    s->x = on_device(g_fp8, host_x, n, false);
-    s->y = on_device(g_fp8, other, n, true);
-    s->ab = on_device(g_fp8, other, 2 * n, true);
-    s->rows = on_device(g_fp8, NULL, n, true);
-    s->spare = on_device(g_fp8, other, n, true);
-    s->out = on_device(g_fp8, NULL, (size_t)s->t * (size_t)s->n, true);
+    s->x = put_on_device(g_fp8, host_x, n, false);
+    s->y = put_on_device(g_fp8, other, n, true);
+    s->ab = put_on_device(g_fp8, other, 2 * n, true);
+    s->rows = put_on_device(g_fp8, NULL, n, true);
+    s->spare = put_on_device(g_fp8, other, n, true);
+    s->out = put_on_device(g_fp8, NULL, (size_t)s->t * (size_t)s->n, true);
     assert_int_equal(g_ops->weight_fill(g_fp8, &shape, 5, 0.02f, &s->w), RP_OK);
     assert_int_equal(s->w.dtype, RP_F8_E4M3);
     assert_int_equal(g_ops->weight(g_fp8, &norm, &s->norm), RP_OK);
@@ -441,7 +430,7 @@ static float *read_matrix(void *self, const rp_tensor *w)
     const int rows = (int)w->dim[0];
     const size_t n = (size_t)rp_tensor_elems(w);
     int32_t *ids = malloc((size_t)rows * sizeof(*ids));
-    float *out = on_device(self, NULL, n, false);
+    float *out = put_on_device(self, NULL, n, false);
 
     assert_non_null(ids);
     for (int i = 0; i < rows; i++) {
@@ -520,7 +509,8 @@ static void weights_of_8_bits_are_kept(void **state)
         assert_int_equal(g_ops->weight(g_fp8, &host, &dev), RP_OK);
         assert_int_equal(dev.dtype, RP_F8_E4M3);
         assert_int_equal(dev.n_scales, N);
-        float *in = on_device(g_fp8, x, T * K, true), *out = on_device(g_fp8, NULL, T * N, false);
+        float *in = put_on_device(g_fp8, x, T * K, true),
+              *out = put_on_device(g_fp8, NULL, T * N, false);
         g_ops->linear(g_fp8, in, T, K, K, list, 1, NULL, out);
         float *got = from_device(g_fp8, out, T * N);
         float *want = cpu_product(rows, T, K, w, N, NULL);
@@ -572,8 +562,8 @@ static void a_span_carries_weights_and_scales(void **state)
     float *bytes = from_device(self[0], span[0], n_bytes[0] / sizeof(float));
     g_ops->put(self[1], span[1], bytes, n_bytes[1]);
     for (int r = 0; r < 2; r++) {
-        float *in = on_device(self[r], x, T * K, true);
-        float *out = on_device(self[r], NULL, T * N, false);
+        float *in = put_on_device(self[r], x, T * K, true);
+        float *out = put_on_device(self[r], NULL, T * N, false);
         for (int i = 0; i < 4; i++) {
             list[i] = &dev[r][i];
         }

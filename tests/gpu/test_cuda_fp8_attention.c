@@ -80,30 +80,6 @@ static float *copy_of(const float *x, size_t n)
 
 /* ---- the device ---- */
 
-static float *on_device(const float *host, size_t n)
-{
-    void *mem = NULL;
-
-    assert_int_equal(g_ops->alloc_act(g_fp8, n, "test", &mem), RP_OK);
-    if (host != NULL) {
-        g_ops->put(g_fp8, mem, host, n * sizeof(float));
-        assert_int_equal(g_ops->sync(g_fp8), RP_OK);
-    }
-    return mem;
-}
-
-static float *from_device(const float *mem, size_t n)
-{
-    float *host = malloc(n * sizeof(*host));
-
-    assert_non_null(host);
-    g_ops->get(g_fp8, host, mem, n * sizeof(float));
-    if (g_ops->sync(g_fp8) != RP_OK) {
-        fail_msg("%s", rpt_log_last());
-    }
-    return host;
-}
-
 /* [n, k], `narrow` for products in e4m3: ones on the diagonal, or random. */
 static rp_tensor weight_on_device(int n, int k, bool narrow, const float *data)
 {
@@ -156,9 +132,9 @@ static void bench_open(bench *b, const attention_case *c)
     b->n_in = (size_t)b->rows * (size_t)row;
     b->n_out = (size_t)c->n_q * (size_t)q_dim;
     b->host = values(b->n_in, 7, 1.0f);
-    b->qkv = on_device(b->host, b->n_in);
-    b->out = on_device(NULL, b->n_out);
-    b->product = on_device(NULL, b->n_out);
+    b->qkv = on_device(g_fp8, b->host, b->n_in);
+    b->out = on_device(g_fp8, NULL, b->n_out);
+    b->product = on_device(g_fp8, NULL, b->n_out);
     b->eye = weight_on_device(q_dim, q_dim, true, NULL);
 }
 
@@ -192,7 +168,7 @@ static float *through_identity(const bench *b, int first, bool feeds_linear)
 {
     attend(b, first, feeds_linear);
     multiply(b, &b->eye, b->product);
-    return from_device(b->product, b->n_out);
+    return from_device(g_fp8, b->product, b->n_out);
 }
 
 static float *on_cpu(const bench *b, int first, bool rounded)
@@ -312,14 +288,14 @@ static void wide_weights_take_the_rows_too(void **state)
     const rp_tensor host = {.dtype = RP_F32, .n_dims = 2, .dim = {N, b.q_dim, 1, 1}, .data = w};
     const rp_tensor *const list[] = {&host};
     rp_tensor dev = weight_on_device(N, b.q_dim, false, w);
-    float *rows = through_identity(&b, 0, true), *out = on_device(NULL, n);
+    float *rows = through_identity(&b, 0, true), *out = on_device(g_fp8, NULL, n);
 
     assert_non_null(want);
     g_cpu_ops->linear(g_cpu, rows, c.n_q, b.q_dim, b.q_dim, list, 1, NULL, want);
     assert_int_equal(g_cpu_ops->sync(g_cpu), RP_OK);
     attend(&b, 0, true);
     multiply(&b, &dev, out);
-    float *got = from_device(out, n);
+    float *got = from_device(g_fp8, out, n);
     rpt_assert_close("bf16 weights", got, want, n, TOLERANCE_BF16);
     g_ops->weight_release(g_fp8, &dev);
     g_ops->release(g_fp8, out);
@@ -375,7 +351,7 @@ static void repeat_sequence(const attention_case *c, uint64_t key)
             }
             g_ops->recorded(g_fp8);
         }
-        float *got = from_device(b.product, b.n_out);
+        float *got = from_device(g_fp8, b.product, b.n_out);
         if (first == NULL) {
             first = got;
         } else {
