@@ -3,9 +3,9 @@
  *
  * A unit is one model evaluation (one image, one condition, batch 1), or in a wave of its own one
  * picture to decode. The pool knows units and bytes, not models: evaluation is a function given at
- * open. Rank 0 holds inputs and outputs, and
- * works too, while the others do. Between scatter and gather no rank returns early: a failed
- * evaluation travels in the reply, and all ranks leave with the same status.
+ * open. Rank 0 holds inputs and outputs, and works too, while the others do. Between scatter and
+ * gather no rank returns early: a failed evaluation travels in the reply, and all ranks leave with
+ * the same status.
  */
 #ifndef RP_POOL_H
 #define RP_POOL_H
