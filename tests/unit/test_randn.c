@@ -66,6 +66,20 @@ static void every_length_and_seed_has_the_bits_of_torch(void **state)
     free(text);
 }
 
+/* With and without what this processor has. */
+static void the_bits_are_those_of_any_processor(void **state)
+{
+    (void)state;
+    static float x[MAX_N], y[MAX_N];
+
+    for (uint64_t seed = 0; seed < 50; seed++) {
+        const size_t n = MAX_N - seed * 7;
+        rp_randn(seed * 1000003, x, n);
+        rp_randn_anywhere(seed * 1000003, y, n);
+        assert_memory_equal(x, y, n * sizeof(*x));
+    }
+}
+
 /* torch 2.11.0 on another machine made these. */
 static void reference_latents_are_met(void **state)
 {
@@ -99,6 +113,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_length_and_seed_has_the_bits_of_torch),
+        cmocka_unit_test(the_bits_are_those_of_any_processor),
         cmocka_unit_test(reference_latents_are_met),
         cmocka_unit_test(zero_values_are_allowed),
     };
