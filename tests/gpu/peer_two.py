@@ -11,9 +11,11 @@ are computed on the first. One JSON line for each way as soon as it is there:
   one GPU                   both evaluations one after the other on the first GPU
   threads of each step      two threads, made and joined in every step
   threads that stay         two threads for the whole run, fed by queues
+  one thread                gives both GPUs their work, one after the other, and waits for neither
 
-its: steps per second, median of the runs of --steps steps; first_s: the first run, with what it compiles;
-difference: of the prediction from that of one GPU, relative. After --seconds no run begins.
+its: steps per second, median of the runs of --steps steps; host_ms: what a step takes until all its work has
+been given to the GPUs; first_s: the first run, with what it compiles; difference: of the prediction from that
+of one GPU, relative. After --seconds no run begins.
 """
 import argparse
 import json
@@ -129,21 +131,29 @@ class ThreadsThatStay(TwoGpus):
             tasks.put(None)
 
 
+class OneThread(TwoGpus):
+    name = "one thread"
+
+    def predict(self, x):
+        return self.outputs([self.one(i, mine) for i, mine in enumerate(self.inputs(x))])
+
+
 def synchronize(devices):
     for device in devices:
         torch.cuda.synchronize(device)
 
 
 def run(way, x, steps, devices):
-    """Seconds of a whole run; nothing waits for a GPU inside it."""
+    """Seconds of a whole run, and until the GPUs had been given all of it; nothing waits for a GPU inside it."""
     synchronize(devices)
     begin = time.perf_counter()
     for _ in range(steps):
         cond, uncond = way.predict(x)
         x = x + (uncond + GUIDANCE * (cond - uncond)) / steps
+    given = time.perf_counter() - begin
     synchronize(devices)
     assert torch.isfinite(x).all(), "not finite"
-    return time.perf_counter() - begin
+    return time.perf_counter() - begin, given
 
 
 def difference(got, wanted):
@@ -160,11 +170,13 @@ def measure(way, x, wanted, devices, a):
     times = []
     while len(times) < a.repeat and (not times or time.perf_counter() < a.until):
         times.append(run(way, x, a.steps, devices))
-    rates = [a.steps / t for t in times]
+    rates = [a.steps / t for t, _ in times]
+    host_ms = 1e3 * statistics.median(given for _, given in times) / a.steps
     print(json.dumps({"section": "peer", "peer": "eager" if a.eager else "compile", "way": way.name,
                       "its": round(statistics.median(rates), 3), "min_its": round(min(rates), 3),
                       "max_its": round(max(rates), 3), "runs": len(rates), "steps": a.steps,
-                      "first_s": round(first, 1), "difference": float(f"{away:.2e}")}), flush=True)
+                      "host_ms": round(host_ms, 2), "first_s": round(first, 1),
+                      "difference": float(f"{away:.2e}")}), flush=True)
     way.close()
     return predictions
 
@@ -197,7 +209,7 @@ def main():
         second = Side(a, ids[1], first.net if ids[0] == ids[1] else None, 2)
         second.predict(x.to(second.device))
         synchronize(devices)
-        for kind in (ThreadsOfAStep, ThreadsThatStay):
+        for kind in (ThreadsOfAStep, ThreadsThatStay, OneThread):
             if time.perf_counter() < a.until:
                 measure(kind([first, second]), x, wanted, devices, a)
 

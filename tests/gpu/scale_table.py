@@ -176,11 +176,11 @@ def residency(rows):
 
 def peer(rows):
     heads, lines = [r for r in rows if "way" not in r], [r for r in rows if "way" in r]
-    table("The peers' way: one process, a thread for each GPU",
-          ("", "way", "it/s", "min..max", "over one GPU", "difference", "first run, s"),
+    table("The peers' way: one process for both GPUs",
+          ("", "way", "it/s", "min..max", "over one GPU", "host, ms a step", "difference", "first run, s"),
           [(r["peer"], r["way"], text(r["its"]), f"{r['min_its']:.2f}..{r['max_its']:.2f}",
             text(ratio(r["its"], (find(lines, peer=r["peer"], way="one GPU") or {}).get("its"))) + " x",
-            f"{r['difference']:.1e}", text(r["first_s"], 1)) for r in lines])
+            text(r.get("host_ms"), 1), f"{r['difference']:.1e}", text(r["first_s"], 1)) for r in lines])
     for head in heads if lines else []:
         print(f"\ntorch {head['torch']}, diffusers {head['diffusers']}, bf16, {head['size']}x{head['size']}, "
               f"{head['tokens']} tokens")
