@@ -298,13 +298,6 @@ out:
     return st;
 }
 
-static bool g_on_devices;
-
-void rp_decode_on_devices(bool on)
-{
-    g_on_devices = on;
-}
-
 /* A transport counts a slot's bytes as int. */
 static bool can_share(const rp_job *job)
 {
@@ -312,8 +305,7 @@ static bool can_share(const rp_job *job)
     const int least = job->pool->decode.least_alone;
 
     return job->params.images > 1 && rp_ctrl_n_ranks(job->pool->ctrl) > 1 &&
-           (g_on_devices || !job->pool->device.on_device) && rounded(3 * n_px + 1) <= INT32_MAX &&
-           (least == 0 || job->h * job->w < least);
+           rounded(3 * n_px + 1) <= INT32_MAX && (least == 0 || job->h * job->w < least);
 }
 
 static rp_status make_room(rp_job *job)

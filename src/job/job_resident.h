@@ -108,10 +108,6 @@ rp_status rp_decode_unit(rankpool *pool, const rp_unit *unit, const void *in, vo
  * job's own. What it cannot is in its answer, not in the status. RP_E_MPI. */
 rp_status rp_decode_answer(rankpool *pool);
 
-/* For tests, before a job: do ranks with devices share the decoding too? false at the start: rank 0's device
- * decodes alone until that has been run on several. */
-void rp_decode_on_devices(bool on);
-
 /* job_trace.c, when a job is loaded. Room for its spans, or no trace; local. RP_E_NOMEM. Then, with a trace,
  * collective: how far the ranks' clocks are from rank 0's. */
 rp_status rp_trace_prepare(rankpool *pool);

@@ -58,7 +58,6 @@ static int start_test(void **state)
 {
     (void)state;
     rp_fake = (rp_fake_state){.budget = RP_FAKE_ENOUGH};
-    rp_decode_on_devices(true);
     g_device = false;
     g_errors = g_cannot = g_short = 0;
     g_error[0] = '\0';
