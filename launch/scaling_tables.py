@@ -39,7 +39,7 @@ def read(path):
         with open(path) as file:
             report = json.load(file)
         report["file"] = path
-        report["seconds"] = sum(report[k + "_seconds"] for k in ("encode", "sample", "decode"))
+        report["seconds"] = sum(report[k + "_seconds"] for k in ("encode", "noise", "load", "sample", "decode"))
         report["images"] = report["settings"]["images"]
         report["n_units"] = len(report["unit_costs"]) * report["images"]
         return report

@@ -189,9 +189,9 @@ RP_API const char *rp_result_report(const rp_result *result);
 RP_API char *rp_result_timeline(const rp_result *result);
 
 /* One number of the report: "sample_seconds", "steps_per_second", "total_seconds", "encode_seconds",
- * "decode_seconds" (all pictures, from all ranks), "open_seconds"; "step_ms", and "unit_ms" of one
- * evaluation on rank 0: medians of the
- * job's; "gpu_idle_us" and "gpu_idle_us_max" between two of them, with a GPU. Of opening: "read_seconds",
+ * "noise_seconds", "load_seconds" (conditions and noise levels to all ranks, and what each computes of them),
+ * "decode_seconds" (all pictures, from all ranks), "open_seconds"; "step_ms", and "unit_ms" of one evaluation on
+ * rank 0: medians of the job's; "gpu_idle_us" and "gpu_idle_us_max" between two of them, with a GPU. Of opening: "read_seconds",
  * "read_gb" (rank 0's files), "connect_seconds", "share_seconds", "share_gb" (to other GPUs); "warm_seconds" more
  * than the median in the first two steps. NaN: no such name, or not measured. */
 RP_API double rp_result_number(const rp_result *result, const char *name);

@@ -127,6 +127,8 @@ static void keep_numbers(rp_bench *b, rp_bench_mode *mode, const rp_result *resu
     mode->step_ms[mode->n]    = rp_result_number(result, "step_ms");
     mode->unit_ms[mode->n]    = rp_result_number(result, "unit_ms");
     mode->encode_ms[mode->n]  = 1e3 * rp_result_number(result, "encode_seconds");
+    mode->noise_ms[mode->n]   = 1e3 * rp_result_number(result, "noise_seconds");
+    mode->load_ms[mode->n]    = 1e3 * rp_result_number(result, "load_seconds");
     mode->decode_ms[mode->n]  = 1e3 * rp_result_number(result, "decode_seconds");
     keep_idle(mode, result);
     keep_start(b, result);

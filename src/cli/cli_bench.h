@@ -16,6 +16,8 @@ typedef struct {
     double step_ms[RP_BENCH_MAX_REPEAT];    /* median of its steps */
     double unit_ms[RP_BENCH_MAX_REPEAT];    /* median of one evaluation on rank 0 */
     double encode_ms[RP_BENCH_MAX_REPEAT];  /* prompts to conditions */
+    double noise_ms[RP_BENCH_MAX_REPEAT];   /* the start: noise, or a file of latents */
+    double load_ms[RP_BENCH_MAX_REPEAT];    /* conditions and noise levels to all ranks */
     double decode_ms[RP_BENCH_MAX_REPEAT];  /* latents to pixels, all images, on all ranks */
     double idle_us[RP_BENCH_MAX_REPEAT];    /* median between two units on the GPU */
     double idle_us_max;                     /* of all timed jobs */

@@ -58,10 +58,19 @@ static void print_title(const rp_bench *b)
     print_prompt(b);
     (void)printf(", %dx%d, %s step%s, guidance %s, %d image%s, %d rank%s; %d "
                  "warm-up, %d timed%s\n\n",
-                 b->width, b->height, steps,
-                 plural(atoi(steps)), rp_settings_get(b->settings, "guidance"), b->n_images,
-                 plural(b->n_images), b->n_ranks, plural(b->n_ranks), b->warmup, b->repeat,
+                 b->width, b->height, steps, plural(atoi(steps)),
+                 rp_settings_get(b->settings, "guidance"), b->n_images, plural(b->n_images),
+                 b->n_ranks, plural(b->n_ranks), b->warmup, b->repeat,
                  b->compare ? " of each residency, taking turns" : "");
+}
+
+/* What a job does beside its steps. */
+static void print_rest(rp_bench_mode *mode)
+{
+    (void)printf("the rest  %.4g ms text, %.4g noise, %.4g loading, %.4g decoding (medians)\n",
+                 stats_of(mode->encode_ms, mode->n).median,
+                 stats_of(mode->noise_ms, mode->n).median, stats_of(mode->load_ms, mode->n).median,
+                 stats_of(mode->decode_ms, mode->n).median);
 }
 
 /* On a GPU also what it consists of: files to the GPU, connecting, weights to the other ranks. */
@@ -83,7 +92,7 @@ static void print_start(const rp_bench *b)
 static void print_medians(rp_bench *b)
 {
     const stats rate = stats_of(b->modes[0].per_second, b->modes[0].n);
-    const stats job  = stats_of(b->modes[0].seconds, b->modes[0].n);
+    const stats job = stats_of(b->modes[0].seconds, b->modes[0].n);
 
     (void)printf("            median      min      max\n");
     (void)printf("it/s      %8.2f %8.2f %8.2f   steps per second while sampling\n", rate.median,
@@ -93,6 +102,7 @@ static void print_medians(rp_bench *b)
     (void)printf("s/job     %8.3f %8.3f %8.3f   prompt to picture\n", job.median, job.min, job.max);
     (void)printf("images/s  %8.3f %8.3f %8.3f\n", b->n_images / job.median, b->n_images / job.max,
                  b->n_images / job.min);
+    print_rest(&b->modes[0]);
     print_start(b);
 }
 
@@ -101,9 +111,9 @@ static void print_ranks(const rp_bench *b)
     (void)printf("rank   busy   idle   wire   units  ms/unit\n");
     for (int r = 0; r < b->n_ranks; r++) {
         const rp_bench_rank *rank = &b->ranks[r];
-        const double sum          = rank->busy + rank->idle + rank->wire;
-        const double percent      = sum > 0 ? 100.0 / sum : 0;
-        char ms[32]               = "-"; /* too few steps, or pools opened again and again */
+        const double sum = rank->busy + rank->idle + rank->wire;
+        const double percent = sum > 0 ? 100.0 / sum : 0;
+        char ms[32] = "-"; /* too few steps, or pools opened again and again */
         if (rank->unit > 0) {
             (void)snprintf(ms, sizeof(ms), "%.2f", 1e3 * rank->unit);
         }
@@ -135,7 +145,7 @@ static rp_bench_mode *find_mode(rp_bench *b, const char *name)
 static void print_residency(rp_bench *b)
 {
     rp_bench_mode *step = find_mode(b, "step");
-    const double base   = step != NULL ? stats_of(step->seconds, step->n).median : 0;
+    const double base = step != NULL ? stats_of(step->seconds, step->n).median : 0;
 
     (void)printf(
         "run:  the pool is opened once and kept for all jobs (as rankpool always does)\n"
@@ -146,8 +156,8 @@ static void print_residency(rp_bench *b)
         "| residency | it/s (median) | seconds (median) | min..max | against step |\n"
         "| --- | --- | --- | --- | --- |\n");
     for (int m = 0; m < b->n_modes; m++) {
-        const stats job     = stats_of(b->modes[m].seconds, b->modes[m].n);
-        const stats rate    = stats_of(b->modes[m].per_second, b->modes[m].n);
+        const stats job = stats_of(b->modes[m].seconds, b->modes[m].n);
+        const stats rate = stats_of(b->modes[m].per_second, b->modes[m].n);
         char difference[32] = "-";
         if (step != NULL) {
             (void)snprintf(difference, sizeof(difference), "%+.1f%%",
@@ -191,18 +201,19 @@ static void json_text(FILE *stream, const char *text)
 static void json_mode(FILE *stream, rp_bench_mode *mode, int n_images)
 {
     const stats rate = stats_of(mode->per_second, mode->n);
-    const stats job  = stats_of(mode->seconds, mode->n);
+    const stats job = stats_of(mode->seconds, mode->n);
 
     (void)fprintf(stream,
                   "    {\"residency\": \"%s\", \"jobs\": %d, \"images_per_second\": %.6g,\n"
                   "     \"steps_per_second\": {\"median\": %.6g, \"min\": %.6g, \"max\": %.6g},\n"
                   "     \"job_seconds\": {\"median\": %.6g, \"min\": %.6g, \"max\": %.6g},\n"
                   "     \"step_ms\": %.6g, \"unit_ms\": %.6g, \"encode_ms\": %.6g, "
-                  "\"decode_ms\": %.6g",
+                  "\"noise_ms\": %.6g, \"load_ms\": %.6g, \"decode_ms\": %.6g",
                   mode->name, mode->n, n_images / job.median, rate.median, rate.min, rate.max,
                   job.median, job.min, job.max, stats_of(mode->step_ms, mode->n).median,
                   stats_of(mode->unit_ms, mode->n).median,
                   stats_of(mode->encode_ms, mode->n).median,
+                  stats_of(mode->noise_ms, mode->n).median, stats_of(mode->load_ms, mode->n).median,
                   stats_of(mode->decode_ms, mode->n).median);
     if (mode->n_idle > 0) {
         (void)fprintf(stream, ",\n     \"gpu_idle_us\": {\"median\": %.6g, \"max\": %.6g}",
@@ -261,7 +272,7 @@ static rp_status write_whole(rp_bench *b, const char *path, void (*fill)(FILE *,
 
     (void)snprintf(part, sizeof(part), "%s.%ld.part", path, (long)getpid());
     FILE *stream = fopen(part, "w");
-    bool ok      = stream != NULL;
+    bool ok = stream != NULL;
     if (ok) {
         fill(stream, b);
         ok = fflush(stream) == 0 && fsync(fileno(stream)) == 0;

@@ -11,7 +11,7 @@
 
 /* Measured on rank 0, seconds. */
 typedef struct {
-    double encode, sample, decode, write, total;
+    double encode, noise, load, sample, decode, write, total;
     double *step; /* [n_steps] */
     double *unit; /* [n_evals] of one unit on rank 0, the mean of its units in that wave */
     double step_median, unit_median;

@@ -80,12 +80,14 @@ static bool add_times(cJSON *root, const rp_job *job)
     const rp_job_times *t = &job->times;
 
     return num(root, "open_seconds", job->pool->open_seconds) &&
-           num(root, "encode_seconds", t->encode) && num(root, "sample_seconds", t->sample) &&
+           num(root, "encode_seconds", t->encode) && num(root, "noise_seconds", t->noise) &&
+           num(root, "load_seconds", t->load) && num(root, "sample_seconds", t->sample) &&
            num(root, "decode_seconds", t->decode) && num(root, "write_seconds", t->write) &&
            num(root, "steps_per_second", (job->params.steps - job->first_step) / t->sample) &&
            num(root, "step_ms", 1e3 * t->step_median) &&
            num(root, "unit_ms", 1e3 * t->unit_median) &&
-           num(root, "images_per_second", job->params.images / (t->encode + t->sample + t->decode));
+           num(root, "images_per_second",
+               job->params.images / (t->encode + t->noise + t->load + t->sample + t->decode));
 }
 
 /* Rank 0's device, what it took to get the weights there, and the scratch that its ops hold now. */
@@ -248,6 +250,8 @@ double rp_result_number(const rp_result *result, const char *name)
                 {"gpu_idle_us", result->times.gpu_idle_median},
                 {"gpu_idle_us_max", result->times.gpu_idle_max},
                 {"encode_seconds", result->times.encode},
+                {"noise_seconds", result->times.noise},
+                {"load_seconds", result->times.load},
                 {"decode_seconds", result->times.decode},
                 {"write_seconds", result->times.write},
                 {"open_seconds", result->open_seconds},

@@ -122,6 +122,7 @@ static rp_status fill_schedule(rp_job *job)
 /* Conditions and noise levels to all ranks; buffers of the loop. */
 static rp_status load_ranks(rp_job *job)
 {
+    const double begin       = rp_clock_now();
     rp_job_load *load        = &job->pool->load;
     const rp_pipeline *p     = &job->pool->pipeline;
     const size_t n_units     = (size_t)job->params.images * (size_t)load->n_conds;
@@ -137,7 +138,9 @@ static rp_status load_ranks(rp_job *job)
     }
     RP_TRY(rp_mem_new(n_units, sizeof(rp_unit), "units", (void **)&job->units));
     RP_TRY(rp_job_loop_open(job));
-    return rp_load_send(job->pool);
+    RP_TRY(rp_load_send(job->pool));
+    job->times.load = rp_clock_now() - begin;
+    return RP_OK;
 }
 
 static rp_status show_latents(rp_job *job, int step)

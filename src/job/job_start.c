@@ -2,6 +2,7 @@
 #include "job/job.h"
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/outfile.h"
@@ -155,6 +156,7 @@ out:
 
 rp_status rp_job_start_latents(rp_job *job)
 {
+    const double begin = rp_clock_now();
     const int n = job->params.images;
 
     RP_TRY(rp_mem_new((size_t)n * job->n_elems, sizeof(float), "latents", (void **)&job->x));
@@ -164,5 +166,6 @@ rp_status rp_job_start_latents(rp_job *job)
     for (int i = 0; i < n; i++) {
         rp_randn(job->params.seed + (uint64_t)i, job->x + (size_t)i * job->n_elems, job->n_elems);
     }
+    job->times.noise = rp_clock_now() - begin;
     return RP_OK;
 }

@@ -83,7 +83,7 @@ expect_exit 0
 expect_silent stderr
 expect_in_stdout "random weights, 12 tokens, 32x32" "start-up"
 expect_file one.safetensors
-for number in open_seconds encode_seconds decode_seconds steps_per_second step_ms unit_ms; do
+for number in open_seconds encode_seconds noise_seconds load_seconds decode_seconds steps_per_second step_ms unit_ms; do
     grep -qE "\"$number\":\s+[0-9.]*[1-9]" one.json || fail "the report lacks $number"
 done
 

@@ -48,7 +48,7 @@ rows = list(csv.DictReader(open("strong/scaling.csv")))
 assert [r["ranks"] for r in rows] == ["1", "2"] and all(r["mode"] == "strong" and r["jobs"] == "2" for r in rows)
 n = [{k: float(v) for k, v in r.items() if k != "mode"} for r in rows]
 jobs = [json.load(open(f"strong/reports/2-1-{k}.json")) for k in (1, 2)]
-seconds = [j["encode_seconds"] + j["sample_seconds"] + j["decode_seconds"] for j in jobs]
+seconds = [sum(j[s + "_seconds"] for s in ("encode", "noise", "load", "sample", "decode")) for j in jobs]
 near = lambda a, b: abs(a - b) < 1e-4 * max(1, abs(b))
 assert near(n[1]["seconds_median"], statistics.mean(seconds)) and near(n[1]["images_per_second"], 2 / statistics.mean(seconds))
 assert min(seconds) - 1e-5 <= n[1]["seconds_p5"] < n[1]["seconds_median"] < n[1]["seconds_p95"] <= max(seconds) + 1e-5
