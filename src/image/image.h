@@ -9,9 +9,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Write rgb [h, w, 3]. `settings` is JSON text in UTF-8 for the iTXt chunk "rankpool" (at most 512 KiB),
- * or NULL; the program's name and version go to "Software". The same pixels and text give the same bytes
- * (no time stamp). RP_E_ARG (size not 1 to 65536, bad text), RP_E_IO, RP_E_EXISTS, RP_E_NOMEM. */
+/* rgb [h, w, 3] is to be the file `path`. `settings` is JSON text in UTF-8 for the iTXt chunk "rankpool" (at most
+ * 512 KiB), or NULL; the program's name and version go to "Software". Borrowed. */
+typedef struct {
+    const char *path;
+    const uint8_t *rgb;
+    const char *settings;
+} rp_image_file;
+
+/* Write n pictures of one size, one after the other, while up to n_threads threads compress those that follow.
+ * The same pixels and text give the same bytes (no time stamp). The first that fails ends it; those before it
+ * are there. RP_E_ARG (size not 1 to 65536, bad text: nothing is written), RP_E_IO, RP_E_EXISTS, RP_E_NOMEM. */
+rp_status rp_image_write_pngs(const rp_image_file *files, int n, int w, int h, int overwrite, int n_threads);
+
+/* One. */
 rp_status rp_image_write_png(const char *path, const uint8_t *rgb, int w, int h, const char *settings,
                              int overwrite);
 

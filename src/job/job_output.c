@@ -59,22 +59,38 @@ static char *picture_settings(const rp_job *job, int i)
     return json;
 }
 
-static rp_status write_pictures(const rp_job *job)
+/* The files of a job, out of those of its pictures that have one. */
+static rp_status list_files(const rp_job *job, rp_image_file *files, int *n)
 {
     for (int i = 0; i < job->params.images; i++) {
         if (job->files[i] == NULL) {
             continue;
         }
-        char *settings = picture_settings(job, i);
-        if (settings == NULL) {
+        files[*n] = (rp_image_file){job->files[i], job->rgb[i], picture_settings(job, i)};
+        if (files[*n].settings == NULL) {
             return RP_FAIL(RP_E_NOMEM, "no memory for the settings of %s", job->files[i]);
         }
-        const rp_status st = rp_image_write_png(job->files[i], job->rgb[i], job->params.width,
-                                                job->params.height, settings, job->params.overwrite);
-        free(settings);
-        RP_TRY(st);
+        (*n)++;
     }
     return RP_OK;
+}
+
+static rp_status write_pictures(const rp_job *job)
+{
+    rp_image_file *files = NULL;
+    int n = 0;
+
+    RP_TRY(rp_mem_new((size_t)job->params.images, sizeof(*files), "pictures", (void **)&files));
+    rp_status st = list_files(job, files, &n);
+    if (st == RP_OK) {
+        st = rp_image_write_pngs(files, n, job->params.width, job->params.height,
+                                 job->params.overwrite, job->pool->n_threads);
+    }
+    for (int i = 0; i < n; i++) {
+        free((char *)(uintptr_t)files[i].settings);
+    }
+    free(files);
+    return st;
 }
 
 static rp_status write_latents(const rp_job *job)
