@@ -130,6 +130,7 @@ static void keep_numbers(rp_bench *b, rp_bench_mode *mode, const rp_result *resu
     mode->noise_ms[mode->n]   = 1e3 * rp_result_number(result, "noise_seconds");
     mode->load_ms[mode->n]    = 1e3 * rp_result_number(result, "load_seconds");
     mode->decode_ms[mode->n]  = 1e3 * rp_result_number(result, "decode_seconds");
+    mode->write_ms[mode->n]   = 1e3 * rp_result_number(result, "write_seconds");
     keep_idle(mode, result);
     keep_start(b, result);
     mode->n++;

@@ -19,6 +19,7 @@ typedef struct {
     double noise_ms[RP_BENCH_MAX_REPEAT];   /* the start: noise, or a file of latents */
     double load_ms[RP_BENCH_MAX_REPEAT];    /* conditions and noise levels to all ranks */
     double decode_ms[RP_BENCH_MAX_REPEAT];  /* latents to pixels, all images, on all ranks */
+    double write_ms[RP_BENCH_MAX_REPEAT];   /* files */
     double idle_us[RP_BENCH_MAX_REPEAT];    /* median between two units on the GPU */
     double idle_us_max;                     /* of all timed jobs */
     int n_idle;                             /* jobs in idle_us; 0 without a GPU */

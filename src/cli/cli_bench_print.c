@@ -67,10 +67,11 @@ static void print_title(const rp_bench *b)
 /* What a job does beside its steps. */
 static void print_rest(rp_bench_mode *mode)
 {
-    (void)printf("the rest  %.4g ms text, %.4g noise, %.4g loading, %.4g decoding (medians)\n",
+    (void)printf("the rest  %.4g ms text, %.4g noise, %.4g loading, %.4g decoding, %.4g writing\n",
                  stats_of(mode->encode_ms, mode->n).median,
                  stats_of(mode->noise_ms, mode->n).median, stats_of(mode->load_ms, mode->n).median,
-                 stats_of(mode->decode_ms, mode->n).median);
+                 stats_of(mode->decode_ms, mode->n).median,
+                 stats_of(mode->write_ms, mode->n).median);
 }
 
 /* On a GPU also what it consists of: files to the GPU, connecting, weights to the other ranks. */
@@ -203,18 +204,18 @@ static void json_mode(FILE *stream, rp_bench_mode *mode, int n_images)
     const stats rate = stats_of(mode->per_second, mode->n);
     const stats job = stats_of(mode->seconds, mode->n);
 
-    (void)fprintf(stream,
-                  "    {\"residency\": \"%s\", \"jobs\": %d, \"images_per_second\": %.6g,\n"
-                  "     \"steps_per_second\": {\"median\": %.6g, \"min\": %.6g, \"max\": %.6g},\n"
-                  "     \"job_seconds\": {\"median\": %.6g, \"min\": %.6g, \"max\": %.6g},\n"
-                  "     \"step_ms\": %.6g, \"unit_ms\": %.6g, \"encode_ms\": %.6g, "
-                  "\"noise_ms\": %.6g, \"load_ms\": %.6g, \"decode_ms\": %.6g",
-                  mode->name, mode->n, n_images / job.median, rate.median, rate.min, rate.max,
-                  job.median, job.min, job.max, stats_of(mode->step_ms, mode->n).median,
-                  stats_of(mode->unit_ms, mode->n).median,
-                  stats_of(mode->encode_ms, mode->n).median,
-                  stats_of(mode->noise_ms, mode->n).median, stats_of(mode->load_ms, mode->n).median,
-                  stats_of(mode->decode_ms, mode->n).median);
+    (void)fprintf(
+        stream,
+        "    {\"residency\": \"%s\", \"jobs\": %d, \"images_per_second\": %.6g,\n"
+        "     \"steps_per_second\": {\"median\": %.6g, \"min\": %.6g, \"max\": %.6g},\n"
+        "     \"job_seconds\": {\"median\": %.6g, \"min\": %.6g, \"max\": %.6g},\n"
+        "     \"step_ms\": %.6g, \"unit_ms\": %.6g, \"encode_ms\": %.6g, "
+        "\"noise_ms\": %.6g, \"load_ms\": %.6g, \"decode_ms\": %.6g, \"write_ms\": %.6g",
+        mode->name, mode->n, n_images / job.median, rate.median, rate.min, rate.max, job.median,
+        job.min, job.max, stats_of(mode->step_ms, mode->n).median,
+        stats_of(mode->unit_ms, mode->n).median, stats_of(mode->encode_ms, mode->n).median,
+        stats_of(mode->noise_ms, mode->n).median, stats_of(mode->load_ms, mode->n).median,
+        stats_of(mode->decode_ms, mode->n).median, stats_of(mode->write_ms, mode->n).median);
     if (mode->n_idle > 0) {
         (void)fprintf(stream, ",\n     \"gpu_idle_us\": {\"median\": %.6g, \"max\": %.6g}",
                       stats_of(mode->idle_us, mode->n_idle).median, mode->idle_us_max);
