@@ -201,6 +201,24 @@ static bool is_narrow(const attention_case *c, const float *narrow, const float 
     return !same;
 }
 
+static void assert_same_bits(const attention_case *c, const float *a, const float *b, size_t n)
+{
+    size_t n_other = 0, first = 0;
+
+    for (size_t i = n; i-- > 0;) {
+        if (memcmp(&a[i], &b[i], sizeof(*a)) != 0) {
+            n_other++;
+            first = i;
+        }
+    }
+    if (n_other > 0) {
+        fail_msg("%d x %d, heads %d / %d of %d: %zu of %zu numbers are others the second time, "
+                 "the first one is %zu: %g and %g",
+                 c->n_q, c->n_kv, c->n_heads, c->n_kv_heads, c->head_dim, n_other, n, first,
+                 (double)a[first], (double)b[first]);
+    }
+}
+
 static void one_case(const attention_case *c)
 {
     bench b;
@@ -214,10 +232,7 @@ static void one_case(const attention_case *c)
     const double first = rpt_rel_l2(narrow, exact, b.n_out);
     const double error = rpt_rel_l2(narrow, same, b.n_out);
 
-    if (memcmp(narrow, again, b.n_out * sizeof(*again)) != 0) {
-        fail_msg("%d x %d, heads %d / %d of %d: other bits the second time", c->n_q, c->n_kv,
-                 c->n_heads, c->n_kv_heads, c->head_dim);
-    }
+    assert_same_bits(c, narrow, again, b.n_out);
     assert_true(bf16 <= TOLERANCE_SAME);
     if (is_narrow(c, narrow, wide, b.n_out)) {
         print_message("    %d x %d, heads %d / %d of %d: error %.2g, of the same rounded numbers "
