@@ -246,10 +246,6 @@ static void bench_e4m3(bench *b, const float *want)
     b->job.in = rp_cuda_flash_in_at(&b->job, new_bytes(b, rp_cuda_flash_in_bytes(&b->job)));
     measure(b, run_ours, "ours e4m3, with its rounding");
     print_error(b, want, "ours e4m3");
-    b->job.in.together = true;
-    measure(b, run_ours, "ours e4m3, sums inside products");
-    print_error(b, want, "ours e4m3, sums inside products");
-    b->job.in.together = false;
     measure(b, round_ours, "rounding alone");
     measure(b, run_ours, "ours e4m3, again");
     b->job.rows = (rp_cuda_narrow){NULL, NULL};

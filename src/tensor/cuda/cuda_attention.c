@@ -1,15 +1,15 @@
 /*
  * cuda_attention.c - softmax attention.
  *
- * Five ways:
+ * In one of these ways:
  *   - a kernel of our own for bf16 without a mask (cuda_flash.cuh): what the image model does, step
  *     after step, on compute capability 9.0. In precision fp8, when only a product reads the
  *     output, it is written as the rows in e4m3 that the product takes: an output is a mean of
  *     rows of v, so one scale does for all.
  *   - cuDNN's fused attention for bf16 without a mask, where that kernel does not fit.
  *   - both in e4m3 (precision fp8-attention) when only a product reads the output: the kernel of
- * our own where it fits, else cuDNN's. q, k and v are rounded with a scale each; v's is the
- * output's too.
+ *     our own where it fits, else cuDNN's. q, k and v are rounded with a scale each; v's is the
+ *     output's too.
  *   - matrix products and a softmax for all the rest (f32, masks, soft-capping, the wide head of an
  *     autoencoder): scores of a block of queries of all heads, cut so that they take little memory.
  *

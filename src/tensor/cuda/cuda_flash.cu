@@ -1,45 +1,12 @@
 /*
- * cuda_flash.cu - launches of cuda_flash.cuh: which shapes, tensor maps, the largest magnitude of
- * v.
+ * cuda_flash.cu - launches of cuda_flash.cuh: which shapes, tensor maps.
  */
 #include "tensor/cuda/cuda_flash.cuh"
 #include "tensor/cuda/cuda_tensor_map.cuh"
 
-#define LARGEST_THREADS 256
-#define LARGEST_CHUNK   8
-
-typedef __nv_bfloat16 bf16;
-
 typedef struct {
     CUtensorMap q, k, v, out;
 } flash_maps;
-
-/* most[block] = largest magnitude that the block meets in v [rows, cols]. A NaN does not count, as
- * in quantising: it stays one whatever the scale. */
-__global__ void __launch_bounds__(LARGEST_THREADS)
-    largest(const bf16 *__restrict__ v, unsigned rows, unsigned cols, unsigned stride,
-            float *__restrict__ most)
-{
-    __shared__ float buffer[RP_WARP];
-    const unsigned per_row = cols / LARGEST_CHUNK, n = rows * per_row;
-    const unsigned step = gridDim.x * LARGEST_THREADS;
-    __nv_bfloat162 two = __float2bfloat162_rn(0.0f);
-
-#pragma unroll 4
-    for (unsigned i = blockIdx.x * LARGEST_THREADS + threadIdx.x; i < n; i += step) {
-        const size_t row = i / per_row, col = i % per_row * LARGEST_CHUNK;
-        const uint4 chunk = __ldg(reinterpret_cast<const uint4 *>(v + row * stride + col));
-        const unsigned words[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            two = __hmax2(two, __habs2(*reinterpret_cast<const __nv_bfloat162 *>(&words[j])));
-        }
-    }
-    const float m = rp_block_max(fmaxf(__low2float(two), __high2float(two)), buffer);
-    if (threadIdx.x == 0) {
-        most[blockIdx.x] = m;
-    }
-}
 
 static bool is_narrow(const rp_cuda_flash *f)
 {
@@ -191,14 +158,12 @@ cudaError_t rp_cuda_k_flash(cudaStream_t stream, const rp_cuda_flash *f)
     }
     if (is_narrow_in(f)) {
         rp_cuda_k_flash_round(stream, f);
-        return f->in.together ? launch<FLASH_E4M3_TOGETHER>(stream, maps, job)
-                              : launch<FLASH_E4M3>(stream, maps, job);
+        return launch<FLASH_E4M3>(stream, maps, job);
     }
     if (!is_narrow(f)) {
         return launch<FLASH_BF16>(stream, maps, job);
     }
-    largest<<<RP_CUDA_FLASH_PIECES, LARGEST_THREADS, 0, stream>>>(
-        (const bf16 *)f->v, (unsigned)f->n_kv, (unsigned)(f->n_kv_heads * HEAD_DIM),
-        (unsigned)f->v_stride, f->most);
+    const rp_cuda_part v = {f->v, NULL, f->n_kv, f->n_kv_heads * HEAD_DIM, f->v_stride};
+    rp_cuda_k_largest(stream, &v, 1, RP_CUDA_FLASH_PIECES, f->most);
     return launch<FLASH_BF16_TO_E4M3>(stream, maps, job);
 }

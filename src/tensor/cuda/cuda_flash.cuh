@@ -31,14 +31,13 @@
 
 /* Types of q, k and v, and of out. */
 enum flash_way {
-    FLASH_BF16,          /* all bf16 */
-    FLASH_BF16_TO_E4M3,  /* out in e4m3 */
-    FLASH_E4M3,          /* all e4m3 */
-    FLASH_E4M3_TOGETHER, /* the same, with sums over all keys inside the products with v */
+    FLASH_BF16,         /* all bf16 */
+    FLASH_BF16_TO_E4M3, /* out in e4m3 */
+    FLASH_E4M3,         /* all e4m3 */
 };
 
 /* Bytes of an element of q, k and v. */
-template <flash_way WAY> constexpr int flash_elem = WAY >= FLASH_E4M3 ? 1 : 2;
+template <flash_way WAY> constexpr int flash_elem = WAY == FLASH_E4M3 ? 1 : 2;
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
@@ -55,8 +54,8 @@ __device__ static void release(uint32_t empty)
 /* q, k and v in bf16. */
 struct flash_bf16_in {
     static constexpr int ELEM = 2;
-    static constexpr bool APART = false; /* are products with v summed up apart from o? */
-    static constexpr bool ONES = false;  /* are powers summed up by a product with ones? */
+    static constexpr bool APART = false; /* are products with v summed up apart from o, and powers
+                                            by a product with ones? */
     using powers = flash_powers_bf16;
 
     __device__ static uint64_t queries(uint32_t tile)
@@ -80,8 +79,7 @@ struct flash_bf16_in {
         rp_wgmma_commit();
     }
     /* o += p v is on its way. */
-    __device__ static void begin_values(const uint32_t (&p)[32], uint32_t v_tile, float (&o)[48],
-                                        float (&)[4])
+    __device__ static void begin_values(const uint32_t (&p)[32], uint32_t v_tile, float (&o)[48])
     {
         const uint64_t v = rp_wgmma_operand_64(v_tile, flash_bytes<ELEM>::PIECE_SUB);
 
@@ -96,11 +94,10 @@ struct flash_bf16_in {
     }
 };
 
-/* In e4m3. Sums of such products keep fewer bits than f32 has: a piece's alone with APART_, of all
- * keys without. */
-template <bool APART_> struct flash_e4m3_in {
+/* In e4m3. Sums of such products keep fewer bits than f32 has, so a piece's are a product's. */
+struct flash_e4m3_in {
     static constexpr int ELEM = 1;
-    static constexpr bool APART = APART_, ONES = true;
+    static constexpr bool APART = true;
     using powers = flash_powers_e4m3;
 
     __device__ static uint64_t queries(uint32_t tile)
@@ -121,19 +118,15 @@ template <bool APART_> struct flash_e4m3_in {
         }
         rp_wgmma_commit();
     }
-    /* o (+)= p v is on its way, and sum (+)= p ones: one thread of a quad has that, the others
+    /* o = p v is on its way, and sum = p ones: one thread of a quad has that, the others
      * zeros, of the upper row in sum[0] and of the lower one in sum[2]. */
     __device__ static void begin_values(const uint32_t (&p)[16], uint32_t v_tile, float (&o)[48],
                                         float (&sum)[4])
     {
         const uint64_t v = rp_wgmma_operand(v_tile);
 
-        if constexpr (!APART) {
-            rp_wgmma_pin_some(o);
-            rp_wgmma_pin_some(sum);
-        }
         rp_wgmma_fence();
-        rp_wgmma_values_e4m3<APART ? 0 : 1>(o, sum, p[0], p[1], p[2], p[3], v);
+        rp_wgmma_values_e4m3<0>(o, sum, p[0], p[1], p[2], p[3], v);
 #pragma unroll
         for (int i = 1; i < PIECE / 32; i++) { /* 32 keys are 32 bytes of a row */
             rp_wgmma_values_e4m3<1>(o, sum, p[4 * i], p[4 * i + 1], p[4 * i + 2], p[4 * i + 3],
@@ -207,14 +200,11 @@ __device__ static void add_apart(flash_user<In> &u, const uint32_t (&p)[In::powe
 /* o += p v */
 template <typename In>
 __device__ static void add_values(flash_user<In> &u, const uint32_t (&p)[In::powers::N],
-                                  float (&o)[48], float (&sum)[4])
+                                  float (&o)[48])
 {
-    In::begin_values(p, u.v.tile(), o, sum);
+    In::begin_values(p, u.v.tile(), o);
     rp_wgmma_wait<0>();
     rp_wgmma_pin_some(o);
-    if constexpr (In::ONES) {
-        rp_wgmma_pin_some(sum);
-    }
     end_values(u);
 }
 
@@ -223,7 +213,7 @@ __device__ static void attend(const flash_job &job, float c, flash_user<In> &u, 
                               float (&o)[48])
 {
     using powers = typename In::powers;
-    float s[64], sum[4] = {}; /* sum: with ones, and not apart */
+    float s[64];
     uint32_t p[powers::N];
 
     for (int i = 0; i < job.n_pieces; i++) {
@@ -241,19 +231,16 @@ __device__ static void attend(const flash_job &job, float c, flash_user<In> &u, 
         }
         if (follow<powers>(s, c, rows, by) && !In::APART) {
             multiply_rows(o, by);
-            multiply_rows(sum, by);
         }
-        raise<!In::ONES>(s, c, rows);
+        raise<!In::APART>(s, c, rows);
         powers::round(s, p);
         rp_mbar_wait(u.v.full_bar(), u.v.phase);
         if constexpr (In::APART) {
             add_apart(u, p, by, rows, o);
         } else {
-            add_values(u, p, o, sum);
+            add_values(u, p, o);
         }
     }
-    rows.sum[0] += sum[0];
-    rows.sum[1] += sum[2];
 }
 
 /* ---- out ---- */
@@ -360,11 +347,7 @@ template <flash_way WAY> struct flash_types {
     using out = std::conditional_t<WAY == FLASH_BF16, flash_bf16, flash_e4m3>;
 };
 template <> struct flash_types<FLASH_E4M3> {
-    using in = flash_e4m3_in<true>;
-    using out = flash_e4m3;
-};
-template <> struct flash_types<FLASH_E4M3_TOGETHER> {
-    using in = flash_e4m3_in<false>;
+    using in = flash_e4m3_in;
     using out = flash_e4m3;
 };
 

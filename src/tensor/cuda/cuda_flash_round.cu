@@ -2,19 +2,15 @@
  * cuda_flash_round.cu - q, k and v to e4m3 with one scale each, for the attention of
  * cuda_flash.cuh: q and k as rows, v transposed.
  *
- * Two readings: each block of the first leaves the largest magnitudes that it met, each block of
- * the second takes the largest of those for its own part, and rounds. The largest of many is the
- * same in any order. Of the second, the first blocks transpose 128 keys of a head each, the others
- * round a stretch of q or of k. All loads of a thread are on their way before it needs the first.
+ * Two readings: the first one's blocks leave the largest magnitudes that they met
+ * (cuda_largest.cu), each block of the second takes the largest of those for its own part, and
+ * rounds. Of the second, the first blocks transpose 128 keys of a head each, the others round a
+ * stretch of q or of k. All loads of a thread are on their way before it needs the first.
  */
 #include "tensor/cuda/cuda_narrow.cuh"
 
 #define HEAD_DIM 96
 #define KEYS     128 /* of a tile of v */
-
-#define MOST_THREADS 256
-#define MOST_CHUNK   8
-#define MOST_LOADS   4
 
 #define ROUND_THREADS 128
 #define ROUND_CHUNK   16 /* elements: two loads, one store */
@@ -70,49 +66,6 @@ __device__ static float element(const uint4 &eight, int j)
 __device__ static uint32_t two_e4m3(float x, float y, float by)
 {
     return __nv_cvt_float2_to_fp8x2(make_float2(x * by, y * by), __NV_SATFINITE, __NV_E4M3);
-}
-
-/* ---- the largest magnitudes ---- */
-
-__device__ static __nv_bfloat162 largest_of(__nv_bfloat162 most, const uint4 &chunk)
-{
-    const unsigned words[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
-
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-        most = __hmax2(most, __habs2(*reinterpret_cast<const __nv_bfloat162 *>(&words[j])));
-    }
-    return most;
-}
-
-/* most[part, block]. A NaN does not count: it stays one whatever the scale. */
-__global__ void __launch_bounds__(MOST_THREADS)
-    largest_of_parts(const round_job job, float *__restrict__ most)
-{
-    __shared__ float buffer[3][RP_WARP];
-    const unsigned step = gridDim.x * MOST_THREADS;
-
-#pragma unroll
-    for (int p = 0; p < 3; p++) {
-        const unsigned per_row = job.part[p].cols / MOST_CHUNK, n = job.part[p].rows * per_row;
-        __nv_bfloat162 two = __float2bfloat162_rn(0.0f);
-        for (unsigned i = blockIdx.x * MOST_THREADS + threadIdx.x; i < n; i += MOST_LOADS * step) {
-            uint4 chunk[MOST_LOADS];
-#pragma unroll
-            for (int j = 0; j < MOST_LOADS; j++) {
-                const unsigned at = i + j * step;
-                chunk[j] = load_eight(chunk_at<MOST_CHUNK>(job.part[p], at, per_row), at < n);
-            }
-#pragma unroll
-            for (int j = 0; j < MOST_LOADS; j++) {
-                two = largest_of(two, chunk[j]);
-            }
-        }
-        const float m = rp_block_max(fmaxf(__low2float(two), __high2float(two)), buffer[p]);
-        if (threadIdx.x == 0) {
-            most[p * RP_CUDA_FLASH_ROUNDS + blockIdx.x] = m;
-        }
-    }
 }
 
 /* What this part is multiplied by, in every thread; `first`: this block writes what takes it
@@ -297,10 +250,9 @@ rp_cuda_flash_in rp_cuda_flash_in_at(const rp_cuda_flash *f, void *mem)
     return in;
 }
 
-static part part_of(const void *from, uint8_t *to, int rows, int n_heads, int stride)
+static part part_of(const rp_cuda_part &p)
 {
-    return {(const bf16 *)from, to, (unsigned)rows, (unsigned)(n_heads * HEAD_DIM),
-            (unsigned)stride};
+    return {(const bf16 *)p.from, p.to, (unsigned)p.rows, (unsigned)p.cols, (unsigned)p.stride};
 }
 
 static unsigned stretches(const part &p)
@@ -310,18 +262,22 @@ static unsigned stretches(const part &p)
 
 void rp_cuda_k_flash_round(cudaStream_t stream, const rp_cuda_flash *f)
 {
+    const int q_dim = f->n_heads * HEAD_DIM, kv_dim = f->n_kv_heads * HEAD_DIM;
+    const rp_cuda_part list[3] = {{f->q, f->in.q, f->n_q, q_dim, f->q_stride},
+                                  {f->k, f->in.k, f->n_kv, kv_dim, f->k_stride},
+                                  {f->v, f->in.v, f->n_kv, kv_dim, f->v_stride}};
     round_job job = {};
 
-    job.part[0] = part_of(f->q, f->in.q, f->n_q, f->n_heads, f->q_stride);
-    job.part[1] = part_of(f->k, f->in.k, f->n_kv, f->n_kv_heads, f->k_stride);
-    job.part[2] = part_of(f->v, f->in.v, f->n_kv, f->n_kv_heads, f->v_stride);
+    for (int p = 0; p < 3; p++) {
+        job.part[p] = part_of(list[p]);
+    }
     job.most = f->in.most;
     job.scale = f->in.scale;
     job.n_heads = (unsigned)f->n_kv_heads;
     job.n_keys = (unsigned)rp_cuda_flash_keys(f->n_kv);
     job.n_tiles = job.n_keys / KEYS * job.n_heads;
     job.n_q = stretches(job.part[0]);
-    largest_of_parts<<<RP_CUDA_FLASH_ROUNDS, MOST_THREADS, 0, stream>>>(job, f->in.most);
+    rp_cuda_k_largest(stream, list, 3, RP_CUDA_FLASH_ROUNDS, f->in.most);
     const unsigned grid = job.n_tiles + job.n_q + stretches(job.part[1]);
     round_parts<<<grid, ROUND_THREADS, 0, stream>>>(job);
 }

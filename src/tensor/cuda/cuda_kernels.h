@@ -84,14 +84,19 @@ void rp_cuda_k_swiglu_narrow(cudaStream_t stream, rp_cuda_view ab, int t, int d,
                              rp_cuda_narrow also);
 void rp_cuda_k_geglu_narrow(cudaStream_t stream, rp_cuda_view ab, int t, int d, rp_cuda_view out,
                             rp_cuda_narrow also);
-/* ---- cuda_narrow_qkv.cu: inputs of an attention in e4m3 ---- */
-/* bf16 [rows, cols], rows stride elements apart -> e4m3 [rows, cols]; cols a multiple of 16, stride
- * of 8, both addresses 16-byte aligned */
+/* ---- cuda_largest.cu ---- */
+/* bf16 [rows, cols], rows stride elements apart -> e4m3 [rows, cols]; cols and stride multiples of
+ * 8, addresses 16-byte aligned */
 typedef struct {
     const void *from;
     uint8_t *to;
     int rows, cols, stride;
 } rp_cuda_part;
+/* most[part, n_pieces]: the largest of a part's row of these is that of all |from|; NaN does not
+ * count. n: 1 to 3 parts */
+void rp_cuda_k_largest(cudaStream_t stream, const rp_cuda_part *list, int n, int n_pieces,
+                       float *most);
+/* ---- cuda_narrow_qkv.cu: inputs of an attention in e4m3 ---- */
 /* A number in device memory, in the alignment that cuDNN is promised. */
 typedef struct {
     float value, rest[3];
@@ -112,7 +117,7 @@ enum {
 #define RP_CUDA_QKV_PIECES 528 /* 4 blocks for each SM of an H100 */
 /* q, k and v with one scale each, their largest magnitude / 448. numbers[RP_CUDA_QKV_NUMBERS] but
  * for MOST; out_scale[n_out] = BACK_V, for outputs are e4m3 with the scale of v. most: scratch of
- * 3 RP_CUDA_QKV_PIECES floats */
+ * 3 RP_CUDA_QKV_PIECES floats. cols: multiples of 16 */
 void rp_cuda_k_narrow_qkv(cudaStream_t stream, const rp_cuda_part parts[3], float *most,
                           rp_cuda_number *numbers, float *out_scale, int n_out);
 /* ---- cuda_gated.cu: compute capability 9.0 ---- */
@@ -185,8 +190,6 @@ typedef struct {
     uint8_t *v;     /* [n_kv_heads 96, rp_cuda_flash_keys(n_kv)] */
     float *scale;   /* [3]: what q, k and v are to be multiplied by */
     float *most;    /* scratch of 3 RP_CUDA_FLASH_ROUNDS floats */
-    bool together;  /* sums over all keys inside the products, which keep fewer bits than f32 has;
-                       else over 128 at a time */
 } rp_cuda_flash_in;
 #define RP_CUDA_FLASH_ROUNDS 528 /* 4 blocks for each SM of an H100 */
 /* softmax(scale q k^T) v, heads of 96 side by side in rows of bf16; n_heads / n_kv_heads of them

@@ -1,8 +1,8 @@
 /*
  * cuda_narrow_qkv.cu - q, k and v to e4m3 with one scale each, for an attention in 8 bits.
  *
- * Two readings: each block of the first leaves the largest magnitudes that it met, each block of
- * the second takes the largest of those and rounds. The largest of many is the same in any order.
+ * Two readings: the first one's blocks leave the largest magnitudes that they met, each block of
+ * the second takes the largest of those and rounds.
  */
 #include "tensor/cuda/cuda_narrow.cuh"
 
@@ -35,27 +35,6 @@ template <typename Fn> __device__ inline void each_chunk(const rp_cuda_part &par
         float x[CHUNK];
         rp_load<CHUNK>((const bf16 *)part.from + row * (size_t)part.stride + col * CHUNK, x);
         fn(x, i);
-    }
-}
-
-/* most[part, block] */
-__global__ void __launch_bounds__(THREADS) largest(const job parts, float *__restrict__ most)
-{
-    __shared__ float buffer[3][RP_WARP];
-
-#pragma unroll
-    for (int p = 0; p < 3; p++) {
-        float m = 0.0f;
-        each_chunk(parts.part[p], [&](const float(&x)[CHUNK], unsigned) {
-#pragma unroll
-            for (int j = 0; j < CHUNK; j++) {
-                m = fmaxf(m, fabsf(x[j]));
-            }
-        });
-        m = rp_block_max(m, buffer[p]);
-        if (threadIdx.x == 0) {
-            most[p * RP_CUDA_QKV_PIECES + blockIdx.x] = m;
-        }
     }
 }
 
@@ -100,7 +79,7 @@ void rp_cuda_k_narrow_qkv(cudaStream_t stream, const rp_cuda_part parts[3], floa
 {
     const job all = {{parts[0], parts[1], parts[2]}};
 
-    largest<<<RP_CUDA_QKV_PIECES, THREADS, 0, stream>>>(all, most);
+    rp_cuda_k_largest(stream, parts, 3, RP_CUDA_QKV_PIECES, most);
     round_parts<<<RP_CUDA_QKV_PIECES, THREADS, 0, stream>>>(all, most, numbers, out_scale,
                                                             (unsigned)n_out);
 }
