@@ -6,6 +6,7 @@
 #   --peers none|eager|all  eager: diffusers as it is; all: compiled too, which takes minutes (default all)
 #   --limit SECONDS       longest time of one peer (default 240); what was measured by then counts
 #   --repeat N            jobs of rankpool, after one to warm up (default 3)
+#   --turns N             of the pool and a plain loop over the same denoiser (default 4)
 #   --steps N             steps of a job (default 20)
 #   --size PX             width and height (default 1024)
 #   --python PROGRAM      default python3
@@ -18,7 +19,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 
-build=$root/build-gpu wheels="" peers=all limit=240 repeat=3 steps=20 size=1024 python=python3
+build=$root/build-gpu wheels="" peers=all limit=240 repeat=3 turns=4 steps=20 size=1024 python=python3
 precision=bf16 out=""
 while [ $# -gt 0 ]; do
     case $1 in
@@ -27,6 +28,7 @@ while [ $# -gt 0 ]; do
     --peers) peers=${2:?--peers needs none, eager or all}; shift ;;
     --limit) limit=${2:?--limit needs seconds}; shift ;;
     --repeat) repeat=${2:?--repeat needs a number}; shift ;;
+    --turns) turns=${2:?--turns needs a number}; shift ;;
     --steps) steps=${2:?--steps needs a number}; shift ;;
     --size) size=${2:?--size needs pixels}; shift ;;
     --python) python=${2:?--python needs a program}; shift ;;
@@ -55,8 +57,20 @@ echo "== rankpool"
 ours units --prompt-tokens 128 --width "$size" --height "$size" --steps "$steps" --repeat "$repeat"
 # one prompt alone: without guidance there is no second one
 ours encode --prompt-tokens 256 --guidance 1 --width 256 --height 256 --steps 1 --repeat 20
-# the denoiser alone, without a pool around it
-"$(dirname "$rankpool")/plain_loop" "$model/transformer" "$precision" "$size" 128 "$steps" | tee "$out/loop.json"
+
+# The denoiser alone, without a pool around it. Cards slow down as they warm up by more than a pool takes: they
+# take turns, in the order loop pool, pool loop, ...
+loop() { "$(dirname "$rankpool")/plain_loop" "$model/transformer" "$precision" "$size" 128 "$steps" | tee -a "$out/loop.jsonl"; }
+pool() {
+    ours turn --prompt-tokens 128 --width "$size" --height "$size" --steps "$steps" --repeat 1 >"$temp/turn"
+    "$python" -c 'import json, sys; print(json.dumps({"pool_step_ms": json.load(open(sys.argv[1]))["runs"][0]["step_ms"]}))' \
+        "$out/turn.json" | tee -a "$out/loop.jsonl"
+}
+echo "== the pool and a plain loop, taking turns"
+rm -f "$out/loop.jsonl"
+for i in $(seq "$turns"); do
+    if [ $((i % 2)) = 1 ]; then loop; pool; else pool; loop; fi
+done
 
 : >"$out/peers.jsonl"
 if [ "$peers" != none ]; then
@@ -74,4 +88,4 @@ if [ "$peers" != none ]; then
     done
 fi
 echo
-"$python" "$here/bench_table.py" "$out/units.json" "$out/encode.json" "$out/peers.jsonl" "$out/loop.json" | tee "$out/table.md"
+"$python" "$here/bench_table.py" "$out/units.json" "$out/encode.json" "$out/peers.jsonl" "$out/loop.jsonl" | tee "$out/table.md"

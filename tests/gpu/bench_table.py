@@ -1,10 +1,11 @@
-"""bench_table.py UNITS.json ENCODE.json PEERS.jsonl LOOP.json - rankpool's numbers beside its peers', in Markdown.
+"""bench_table.py UNITS.json ENCODE.json PEERS.jsonl LOOP.jsonl - rankpool's numbers beside its peers', in Markdown.
 
 A ratio is the peer's time over rankpool's: above 1, rankpool is faster. For a step the better of the
 peer's two ways (two calls, or a batch of two) counts.
 """
 import json
 import os
+import statistics
 import sys
 
 
@@ -25,6 +26,18 @@ def find(node, key):
 
 def text(value, digits=2):
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def overhead(path):
+    """Of the pool against a plain loop: neighbours of the same turn are compared."""
+    turns = [json.loads(line) for line in open(path)] if os.path.exists(path) else []
+    loops, pools = ([t[k] for t in turns if k in t] for k in ("loop_step_ms", "pool_step_ms"))
+    if not loops or len(loops) != len(pools):
+        return
+    shares = [100 * (pool / loop - 1) for loop, pool in zip(loops, pools)]
+    print(f"\nplain loop over the denoiser: {statistics.median(loops):.2f} ms a step, the pool "
+          f"{statistics.median(pools):.2f}; the pool's share of a step: {statistics.median(shares):.2f} % "
+          f"({', '.join(f'{s:.2f}' for s in shares)})")
 
 
 def main():
@@ -64,10 +77,7 @@ def main():
     print(f"| guided steps per second | {text(per_second)} | {text(theirs[0])} | {text(theirs[1])} | "
           f"{text(ratios[0])} | {text(ratios[1])} |")
     print(f"| seconds to open | {text(find(units, 'open_seconds'))} | - | - | - | - |")
-    if os.path.exists(sys.argv[4]):
-        loop = json.load(open(sys.argv[4]))["loop_step_ms"]
-        print(f"\nplain loop over the denoiser: {loop:.2f} ms a step; the pool's share of a step: "
-              f"{100 * (find(units, 'step_ms') / loop - 1):.2f} %")
+    overhead(sys.argv[4])
     for row in failed:
         print(f"\n{row['peer']} {row['what']}: {row['failed']}")
 
