@@ -63,8 +63,21 @@ note() { # NAME RESULT NUMBER SECONDS
     printf '%s\n' "${table[-1]}"
 }
 
+# A row's processes, by the mark that their environment has; not all end when their parent is told to.
+left_over() { grep -lsaF "RANKPOOL_GPU_ROW=$1" /proc/[0-9]*/environ | tr -dc '0-9\n'; }
+
+sweep() { # MARK : true if some had to be killed: they would keep the GPU busy, and the next row's times wrong
+    local pids
+    for _ in $(seq 20); do
+        mapfile -t pids < <(left_over "$1")
+        [ ${#pids[@]} -gt 0 ] || return 1
+        sleep 0.1
+    done
+    kill -KILL "${pids[@]}" 2>/dev/null || true
+}
+
 row() { # NAME FUNCTION ARGUMENT...
-    local name=$1 begin code number log
+    local name=$1 begin code number log mark=$$.$RANDOM
     shift
     [[ $name =~ $only ]] || [ "$name" = build ] || return 0
     if [ $list = yes ]; then
@@ -79,11 +92,12 @@ row() { # NAME FUNCTION ARGUMENT...
     log=$logs/${name//[^A-Za-z0-9]/_}
     begin=$(date +%s.%N)
     set +e
-    (set -e; "$@") >"$log.log" 2>&1 3>"$log.number" &
+    (set -e; export RANKPOOL_GPU_ROW=$mark; "$@") >"$log.log" 2>&1 3>"$log.number" &
     running=$!
     wait $running
     code=$?
     running=""
+    ! sweep "$mark" || [ $code -ne 0 ] || { code=1; echo "left a process behind" >"$log.number"; }
     set -e
     number=$(head -c 36 "$log.number" | head -1)
     seconds=$(awk -v a="$begin" -v b="$(date +%s.%N)" 'BEGIN { printf "%.1f", b - a }')

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# gpu_run.sh - tests/gpu/run.sh with a GPU and programs that are not real: what it does with those that fail or stay.
+. "$(dirname "$0")/lib.sh"
+rows=$root/tests/gpu/run.sh
+
+t "its shell is sound"
+run bash -n "$rows"
+expect_exit 0
+if command -v shellcheck >/dev/null; then
+    run shellcheck -x --severity=warning "$rows"
+    expect_exit 0
+fi
+
+t "rows have names, and what is wrong on the command line"
+run "$rows" --list --only '^ops (ops|latent)$'
+expect_exit 0
+[ "$(paste -sd, stdout)" = "build,ops ops,ops latent" ] || fail "not these rows"
+run "$rows" --lists
+expect_exit 2
+expect_lines stderr 1
+
+mkdir -p bin made/bin none
+printf '#!/bin/sh\nexit 9\n' >none/nvidia-smi
+printf '#!/bin/sh\necho "GPU 0: none (UUID: GPU-0)"\n' >bin/nvidia-smi
+chmod +x bin/nvidia-smi none/nvidia-smi
+program() { # TEXT : is what the row "own attention" runs
+    printf '#!/usr/bin/env bash\n%s\n' "$1" >made/bin/test_cuda_flash
+    chmod +x made/bin/test_cuda_flash
+    run env PATH="$work/bin:$PATH" "$rows" --build made --no-build --only '^own attention$' --limit 1
+}
+
+t "without a GPU rows are skipped and counted"
+run env PATH="$work/none:$PATH" "$rows" --build made --no-build --only '^own attention'
+expect_exit 77
+expect_in_stdout "no GPU" "0 ok, 0 failed, 3 skipped"
+
+t "a row that runs well, one that skips, one that fails"
+program 'echo well'
+expect_exit 0
+expect_in_stdout "1 ok, 0 failed, 0 skipped"
+program 'exit 77'
+expect_exit 77
+program 'echo because; exit 3'
+expect_exit 1
+expect_in_stdout "own attention                      FAIL  exit 3" "    because"
+
+t "what does not end in time is ended, with the processes that would not hear it"
+program "trap '' TERM; (trap '' TERM; exec -a rpt_stays_a sleep 300) & setsid bash -c 'trap \"\" TERM; exec -a rpt_stays_b sleep 300' & exit_on_term() { exit 0; }; trap exit_on_term TERM; wait"
+expect_exit 1
+expect_in_stdout "own attention                      FAIL  exit 124"
+! pgrep -f '^rpt_stays' || fail "processes are left"
+
+t "a row that leaves a process behind has failed"
+program "setsid bash -c 'exec -a rpt_stays_c sleep 300' >/dev/null 2>&1 & sleep 0.2; echo well"
+expect_exit 1
+expect_in_stdout "left a process behind"
+! pgrep -f '^rpt_stays' || fail "processes are left"
+
+finish
