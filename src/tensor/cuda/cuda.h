@@ -167,6 +167,11 @@ bool rp_cuda_recording(const rp_cuda *cuda);
 /* At least n_bytes; contents are lost when it grows. RP_E_NOMEM, RP_E_ARG while recording. */
 rp_status rp_cuda_scratch_grow(rp_cuda *cuda, rp_cuda_scratch *scratch, size_t n_bytes,
                                const char *what);
+/* Bytes of one thing in a scratch that others follow: they begin at multiples of 256. */
+static inline size_t rp_cuda_whole_lines(size_t n_bytes)
+{
+    return (n_bytes + 255) / 256 * 256;
+}
 /* All scratch there is, and freeing it: nothing queued may use it, no sequence may know it. */
 size_t rp_cuda_scratch_bytes(rp_cuda *cuda);
 void rp_cuda_scratch_drop(rp_cuda *cuda);

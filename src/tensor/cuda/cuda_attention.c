@@ -24,11 +24,6 @@
 #define SDPA_MAX_HEAD_DIM 128
 #define NARROW_LEAST_ROWS 512 /* queries and keys: below, rounding costs more than it saves */
 
-static size_t round_up(size_t n, size_t to)
-{
-    return (n + to - 1) / to * to;
-}
-
 static bool is_bf16(rp_cuda_view view)
 {
     return view.dtype == RP_BF16 && (uintptr_t)view.data % 16 == 0;
@@ -156,9 +151,9 @@ static rp_status round_inputs(rp_cuda *cuda, const rp_attention_shape *s, int q_
                               void *pointers[SDPA_POINTERS])
 {
     const size_t numbers = RP_CUDA_QKV_NUMBERS * sizeof(rp_cuda_number);
-    const size_t most = round_up(3 * RP_CUDA_QKV_PIECES * sizeof(float), 256);
-    const size_t q_bytes = round_up((size_t)s->n_q * (size_t)q_dim, 256);
-    const size_t kv_bytes = round_up((size_t)s->n_kv * (size_t)kv_dim, 256);
+    const size_t most = rp_cuda_whole_lines(3 * RP_CUDA_QKV_PIECES * sizeof(float));
+    const size_t q_bytes = rp_cuda_whole_lines((size_t)s->n_q * (size_t)q_dim);
+    const size_t kv_bytes = rp_cuda_whole_lines((size_t)s->n_kv * (size_t)kv_dim);
 
     RP_TRY(rp_cuda_scratch_grow(cuda, &cuda->heads, most + q_bytes + 2 * kv_bytes + numbers,
                                 "attention inputs in fp8"));
@@ -231,11 +226,10 @@ static rp_status one_type(rp_cuda *cuda, rp_attention_shape *s, rp_dtype out, rp
         return RP_OK;
     }
     for (int i = 0; i < 3; i++) {
-        bytes[i] =
-            in[i].view->dtype == cuda->act
-                ? 0
-                : round_up((size_t)in[i].rows * (size_t)in[i].cols * rp_dtype_bytes(cuda->act),
-                           256);
+        bytes[i] = in[i].view->dtype == cuda->act
+                       ? 0
+                       : rp_cuda_whole_lines((size_t)in[i].rows * (size_t)in[i].cols *
+                                             rp_dtype_bytes(cuda->act));
         total += bytes[i];
     }
     const rp_status st = rp_cuda_scratch_grow(cuda, &cuda->cast, total, "inputs of the attention");
@@ -348,7 +342,7 @@ static rp_status run_products(rp_cuda *cuda, products *p)
     const size_t row = (size_t)s->n_heads * (size_t)s->n_kv; /* scores of a query */
     const size_t share_bytes = in_place ? 0 : rp_dtype_bytes(p->v.dtype);
     const int rows = block_rows(s, row * (sizeof(float) + share_bytes));
-    const size_t scores_bytes = round_up(row * (size_t)rows * sizeof(float), 256);
+    const size_t scores_bytes = rp_cuda_whole_lines(row * (size_t)rows * sizeof(float));
 
     st = rp_cuda_scratch_grow(cuda, &cuda->scores, scores_bytes + row * (size_t)rows * share_bytes,
                               "scores of the attention");

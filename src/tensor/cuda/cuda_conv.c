@@ -74,11 +74,6 @@ typedef struct {
     size_t filter_bytes, doubled_bytes, y_bytes;
 } conv_layout;
 
-static size_t whole_lines(size_t n_bytes)
-{
-    return (n_bytes + 255) / 256 * 256;
-}
-
 static conv_layout layout_of(const conv_task *t)
 {
     const rp_conv_shape *s = &t->s;
@@ -95,8 +90,9 @@ static conv_layout layout_of(const conv_task *t)
     l.filter = l.widened || l.c_out != s->c_out;
     l.aside = t->add.data == t->out.data || l.c_out != s->c_out || t->above + t->below > 0 ||
               (s->kernel != 1 && (t->out.dtype != t->w.dtype || !aligned(t->out)));
-    l.filter_bytes = l.filter ? whole_lines((size_t)l.c_out * taps * (size_t)l.c_in * elem) : 0;
-    l.doubled_bytes = l.doubled ? whole_lines((size_t)l.c_in * hw * elem) : 0;
+    l.filter_bytes =
+        l.filter ? rp_cuda_whole_lines((size_t)l.c_out * taps * (size_t)l.c_in * elem) : 0;
+    l.doubled_bytes = l.doubled ? rp_cuda_whole_lines((size_t)l.c_in * hw * elem) : 0;
     l.y_bytes = l.aside ? (size_t)l.c_out * hw * elem : 0;
     return l;
 }

@@ -391,7 +391,7 @@ static rp_status run_call(rp_cuda *cuda, rp_cuda_convs *plan, const rp_cuda_conv
                           bool *done)
 {
     const cudaError_t before = cudaPeekAtLastError();
-    const size_t at = (plan->workspace_bytes + 255) / 256 * 256;
+    const size_t at = rp_cuda_whole_lines(plan->workspace_bytes);
     const rp_cuda_view add = (plan->key.ends & RP_CUDA_ENDS_ADD) != 0 ? job->add : job->y;
     const float one = 1.0f, share = add.data == job->y.data ? 0.0f : 1.0f;
 
