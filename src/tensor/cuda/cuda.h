@@ -12,7 +12,8 @@
  *   cuda_linear.c     products with weights
  *   cuda_narrow.c     activations as e4m3, for those products
  *   cuda_gated.c      a gated pair of products, in one kernel, two or three
- *   cuda_attention.c  attention (a kernel of our own, cuDNN, else products and a softmax)
+ *   cuda_attention.c  attention: which way, and the ways that are one kernel
+ *   cuda_attention_products.c  attention: products and a softmax
  *   cuda_sdpa.c       cuDNN's attention: graphs and plans
  *   cuda_conv.c       convolutions: pictures made ready, bias, addend
  *   cuda_conv_plan.c  convolutions: cuDNN
@@ -246,6 +247,11 @@ void rp_cuda_gated_linear(void *self, const float *x, int t, int k, const rp_ten
 /* ---- cuda_attention.c ---- */
 void rp_cuda_attention(void *self, const rp_attention_shape *shape, const float *q, const float *k,
                        const float *v, float *out);
+
+/* ---- cuda_attention_products.c ---- */
+/* Any shape and types; q, k and v are read where they lie unless they need another type. */
+rp_status rp_cuda_attention_products(rp_cuda *cuda, const rp_attention_shape *shape, rp_cuda_view q,
+                                     rp_cuda_view k, rp_cuda_view v, rp_cuda_view out);
 
 /* ---- cuda_sdpa.c ---- */
 void rp_cuda_sdpas_drop(rp_cuda *cuda);

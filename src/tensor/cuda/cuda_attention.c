@@ -10,8 +10,8 @@
  *   - both in e4m3 (precision fp8-attention) when only a product reads the output: the kernel of
  *     our own where it fits, else cuDNN's. q, k and v are rounded with a scale each; v's is the
  *     output's too.
- *   - matrix products and a softmax for all the rest (f32, masks, soft-capping, the wide head of an
- *     autoencoder): scores of a block of queries of all heads, cut so that they take little memory.
+ *   - matrix products and a softmax (cuda_attention_products.c) for all the rest: f32, masks,
+ *     soft-capping, the wide head of an autoencoder.
  *
  * Heads lie side by side in a row, and q, k and v may be columns of one matrix: all ways read them
  * in place, with the row stride.
@@ -20,7 +20,6 @@
 
 #include "base/check.h"
 
-#define MAX_SCORES_BYTES  ((size_t)256 << 20)
 #define SDPA_MAX_HEAD_DIM 128
 #define NARROW_LEAST_ROWS 512 /* queries and keys: below, rounding costs more than it saves */
 
@@ -200,197 +199,34 @@ static rp_status run_narrow(rp_cuda *cuda, const rp_attention_shape *s, rp_cuda_
     return RP_CUDA(cuda, cudaPeekAtLastError());
 }
 
-/* ---- matrix products ---- */
-
-static rp_cuda_view moved_by(rp_cuda_view view, size_t n_elems)
-{
-    return (rp_cuda_view){(char *)view.data + n_elems * rp_dtype_bytes(view.dtype), view.dtype};
-}
-
-/* q, k and v in one type: as they are or, converted, in the cast scratch; strides follow. There is
- * no product of f32 matrices that gives bf16. */
-static rp_status one_type(rp_cuda *cuda, rp_attention_shape *s, rp_dtype out, rp_cuda_view *q,
-                          rp_cuda_view *k, rp_cuda_view *v)
-{
-    const struct {
-        rp_cuda_view *view;
-        int rows, cols, *stride;
-    } in[3] = {
-        {q, s->n_q, s->n_heads * s->head_dim, &s->q_stride},
-        {k, s->n_kv, s->n_kv_heads * s->head_dim, &s->k_stride},
-        {v, s->n_kv, s->n_kv_heads * s->head_dim, &s->v_stride},
-    };
-    size_t bytes[3], total = 0;
-
-    if (q->dtype == k->dtype && q->dtype == v->dtype && (q->dtype == cuda->act || out == RP_F32)) {
-        return RP_OK;
-    }
-    for (int i = 0; i < 3; i++) {
-        bytes[i] = in[i].view->dtype == cuda->act
-                       ? 0
-                       : rp_cuda_whole_lines((size_t)in[i].rows * (size_t)in[i].cols *
-                                             rp_dtype_bytes(cuda->act));
-        total += bytes[i];
-    }
-    const rp_status st = rp_cuda_scratch_grow(cuda, &cuda->cast, total, "inputs of the attention");
-    if (st != RP_OK) {
-        return st;
-    }
-    char *at = cuda->cast.data;
-    for (int i = 0; i < 3; i++) {
-        if (bytes[i] > 0) {
-            const rp_cuda_view cast = {at, cuda->act};
-            rp_cuda_k_convert_rows(cuda->stream, *in[i].view, in[i].rows, in[i].cols, *in[i].stride,
-                                   cast);
-            *in[i].view = cast;
-            *in[i].stride = in[i].cols;
-            at += bytes[i];
-        }
-    }
-    return RP_OK;
-}
-
-typedef struct {
-    rp_attention_shape s;
-    rp_cuda_view q, k, v, out;
-    rp_cuda_view scores; /* [head, query of the block, key] f32 */
-    rp_cuda_view shares; /* the same after the softmax, in the type of v */
-} products;
-
-/*
- * Heads that share no keys are one batch: the first query head of every kv head, then the second...
- * so that matrix r n_kv_heads + j of the scores belongs to query head j (n_heads / n_kv_heads) + r.
- */
-static rp_status block_products(rp_cuda *cuda, const products *p, int q0, int n)
-{
-    const rp_attention_shape *s = &p->s;
-    const int group = s->n_heads / s->n_kv_heads;
-    const size_t matrix = (size_t)n * (size_t)s->n_kv;
-    const size_t batch = matrix * (size_t)s->n_kv_heads;
-    const size_t q_at = (size_t)q0 * (size_t)s->q_stride;
-    const size_t out_at = (size_t)q0 * (size_t)s->out_stride;
-    const rp_cuda_gemm_shape qk = {
-        .m = n,
-        .n = s->n_kv,
-        .k = s->head_dim,
-        .batch = s->n_kv_heads,
-        .lda = s->q_stride,
-        .ldb = s->k_stride,
-        .ldd = s->n_kv,
-        .step_a = (int64_t)group * s->head_dim,
-        .step_b = s->head_dim,
-        .step_d = (int64_t)matrix,
-        .b_transposed = true,
-        .alpha = s->scale,
-    };
-    const rp_cuda_gemm_shape pv = {
-        .m = n,
-        .n = s->head_dim,
-        .k = s->n_kv,
-        .batch = s->n_kv_heads,
-        .lda = s->n_kv,
-        .ldb = s->v_stride,
-        .ldd = s->out_stride,
-        .step_a = (int64_t)matrix,
-        .step_b = s->head_dim,
-        .step_d = (int64_t)group * s->head_dim,
-        .b_transposed = false,
-        .alpha = 1.0f,
-    };
-    rp_status st = RP_OK;
-
-    for (int r = 0; r < group && st == RP_OK; r++) {
-        const size_t head = (size_t)r * (size_t)s->head_dim;
-        st = rp_cuda_gemm(cuda, &qk, moved_by(p->q, q_at + head), p->k,
-                          moved_by(p->scores, (size_t)r * batch));
-    }
-    if (st != RP_OK) {
-        return st;
-    }
-    rp_cuda_k_softmax(cuda->stream, p->scores.data, s->n_heads, n, s->n_kv, q0, s->softcap,
-                      s->causal, s->window, p->shares);
-    for (int r = 0; r < group && st == RP_OK; r++) {
-        const size_t head = (size_t)r * (size_t)s->head_dim;
-        st = rp_cuda_gemm(cuda, &pv, moved_by(p->shares, (size_t)r * batch), p->v,
-                          moved_by(p->out, out_at + head));
-    }
-    return st;
-}
-
-/* Queries of a block: all, or as many as the scores' budget allows. */
-static int block_rows(const rp_attention_shape *s, size_t bytes_per_row)
-{
-    const size_t rows = MAX_SCORES_BYTES / bytes_per_row;
-
-    if (rows >= (size_t)s->n_q) {
-        return s->n_q;
-    }
-    if (rows >= 64) {
-        return (int)(rows - rows % 64);
-    }
-    return rows > 0 ? (int)rows : 1;
-}
-
-static rp_status run_products(rp_cuda *cuda, products *p)
-{
-    rp_status st = one_type(cuda, &p->s, p->out.dtype, &p->q, &p->k, &p->v);
-    if (st != RP_OK) {
-        return st;
-    }
-    const rp_attention_shape *s = &p->s;
-    const bool in_place = p->v.dtype == RP_F32;
-    const size_t row = (size_t)s->n_heads * (size_t)s->n_kv; /* scores of a query */
-    const size_t share_bytes = in_place ? 0 : rp_dtype_bytes(p->v.dtype);
-    const int rows = block_rows(s, row * (sizeof(float) + share_bytes));
-    const size_t scores_bytes = rp_cuda_whole_lines(row * (size_t)rows * sizeof(float));
-
-    st = rp_cuda_scratch_grow(cuda, &cuda->scores, scores_bytes + row * (size_t)rows * share_bytes,
-                              "scores of the attention");
-    if (st != RP_OK) {
-        return st;
-    }
-    p->scores = (rp_cuda_view){cuda->scores.data, RP_F32};
-    p->shares = p->scores;
-    if (!in_place) {
-        p->shares = (rp_cuda_view){(char *)cuda->scores.data + scores_bytes, p->v.dtype};
-    }
-    for (int q0 = 0; q0 < s->n_q && st == RP_OK; q0 += rows) {
-        st = block_products(cuda, p, q0, s->n_q - q0 < rows ? s->n_q - q0 : rows);
-    }
-    return st;
-}
+/* ---- the choice ---- */
 
 void rp_cuda_attention(void *self, const rp_attention_shape *shape, const float *q, const float *k,
                        const float *v, float *out)
 {
     rp_cuda *cuda = self;
-    products p = {
-        .s = *shape,
-        .q = rp_cuda_at(cuda, q),
-        .k = rp_cuda_at(cuda, k),
-        .v = rp_cuda_at(cuda, v),
-        .out = rp_cuda_at(cuda, out),
-    };
+    const rp_cuda_view at_q = rp_cuda_at(cuda, q), at_k = rp_cuda_at(cuda, k),
+                       at_v = rp_cuda_at(cuda, v), at_out = rp_cuda_at(cuda, out);
+    const bool fits = sdpa_fits(shape, at_q, at_k, at_v, at_out);
+    const bool narrow = fits && narrow_fits(cuda, shape);
+    rp_cuda_flash own = flash_of(shape, at_q, at_k, at_v, at_out);
     rp_status st = RP_OK;
     bool done = false;
 
-    const bool fits = sdpa_fits(shape, p.q, p.k, p.v, p.out);
-    const bool narrow = fits && narrow_fits(cuda, shape);
-    rp_cuda_flash own = flash_of(shape, p.q, p.k, p.v, p.out);
     if (narrow) {
         st = run_narrow_flash(cuda, shape, own, out, &done);
     }
     if (st == RP_OK && !done && narrow) {
-        st = run_narrow(cuda, shape, p.q, p.k, p.v, out, &done);
+        st = run_narrow(cuda, shape, at_q, at_k, at_v, out, &done);
     }
     if (st == RP_OK && !done && fits) {
         st = run_flash(cuda, shape, &own, out, &done);
     }
     if (st == RP_OK && !done && fits) {
-        st = run_sdpa(cuda, shape, p.q, p.k, p.v, p.out, &done);
+        st = run_sdpa(cuda, shape, at_q, at_k, at_v, at_out, &done);
     }
     if (st == RP_OK && !done) {
-        st = run_products(cuda, &p);
+        st = rp_cuda_attention_products(cuda, shape, at_q, at_k, at_v, at_out);
     }
     rp_cuda_keep(cuda, st);
 }
