@@ -46,6 +46,8 @@ void rp_cuda_k_silu(cudaStream_t stream, rp_cuda_view x, size_t n, rp_cuda_view 
 void rp_cuda_k_add(cudaStream_t stream, rp_cuda_view x, rp_cuda_view y, size_t n);
 /* *flag = 1 if an element is not finite; flag in memory that the device can write */
 void rp_cuda_k_check_finite(cudaStream_t stream, const float *x, size_t n, int *flag);
+
+/* ---- cuda_fill.cu ---- */
 /* normal(0, std) by counter-based hashing of (seed, index) and Box-Muller; ones for std 0 */
 void rp_cuda_k_fill(cudaStream_t stream, rp_cuda_view out, size_t n, uint64_t seed, float std);
 
