@@ -17,6 +17,7 @@
  *   cuda_sdpa.c       cuDNN's attention: graphs and plans
  *   cuda_conv.c       convolutions: pictures made ready, bias, addend
  *   cuda_conv_plan.c  convolutions: cuDNN
+ *   cuda_conv_graph.c  convolutions: cuDNN's graphs
  *   cuda_ops.c        the other ops: addresses looked up, kernels launched
  *   *.cu              kernels (cuda_kernels.h)
  *

@@ -1,9 +1,10 @@
-/* cuda_conv.h - between cuda_conv.c, which prepares pictures, and cuda_conv_plan.c, which has
- * cuDNN. */
+/* cuda_conv.h - between cuda_conv.c, which prepares pictures, cuda_conv_plan.c, which has cuDNN,
+ * and cuda_conv_graph.c, which describes graphs to it. */
 #ifndef RP_CUDA_CONV_H
 #define RP_CUDA_CONV_H
 
 #include "tensor/cuda/cuda.h"
+#include "tensor/cuda/cuda_dnn.h"
 
 #define RP_CUDA_ENDS_BIAS 1
 #define RP_CUDA_ENDS_ADD  2
@@ -27,5 +28,12 @@ typedef struct {
 /* y = conv(x), and where cuDNN can + bias + add: then *ended. RP_E_UNSUP where it cannot even do
  * the first, RP_E_NOMEM for its workspace. */
 rp_status rp_cuda_conv_run(rp_cuda *cuda, const rp_cuda_conv_job *job, bool *ended);
+
+/* Pointers of a graph's run; then those of the addend and of the bias, where there are. */
+enum { CONV_X, CONV_W, CONV_Y, CONV_REST };
+
+/* A graph of zeros becomes y = (conv(x) + add) + bias, in f32 up to y; key->ends tells which of
+ * them are added. All in bf16 and as rows, but for the bias in f32. */
+void rp_cuda_conv_build(rp_dnn_graph *g, const rp_cuda_conv_key *k);
 
 #endif

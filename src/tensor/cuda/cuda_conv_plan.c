@@ -6,12 +6,10 @@
  * the algorithms that only multiply and add, without TF32.
  *
  * Bias and addend go into the convolution where cuDNN has a kernel for that: as a graph of
- * operations with the bias in f32, or by its older call, whose bias is bf16. Where it has neither,
- * whoever asks adds them afterwards.
+ * operations with the bias in f32 (cuda_conv_graph.c), or by its older call, whose bias is bf16.
+ * Where it has neither, whoever asks adds them afterwards.
  */
 #include "tensor/cuda/cuda_conv.h"
-
-#include "tensor/cuda/cuda_dnn.h"
 
 #include "base/check.h"
 #include "base/log.h"
@@ -184,81 +182,6 @@ static rp_status make_plain(rp_cuda *cuda, rp_cuda_convs *plan)
 
 /* ------------------------------------------------------------------ plans with bias and addend */
 
-/* Pointers of a run, in the order in which build_graph() makes the tensors. */
-enum { CONV_X, CONV_W, CONV_Y, CONV_REST };
-
-/* [1, c, h, w] that lies as rows. */
-static cudnnBackendDescriptor_t picture(rp_dnn_graph *g, rp_dnn_place place, cudnnDataType_t type,
-                                        int c, int h, int w)
-{
-    const int64_t dim[4] = {1, c, h, w};
-    const int64_t stride[4] = {(int64_t)h * w * c, 1, (int64_t)w * c, c};
-
-    return rp_dnn_tensor(g, place, type, dim, stride);
-}
-
-static cudnnBackendDescriptor_t filter(rp_dnn_graph *g, const rp_cuda_conv_key *k)
-{
-    const int64_t dim[4] = {k->c_out, k->c_in, k->kernel, k->kernel};
-    const int64_t stride[4] = {(int64_t)k->kernel * k->kernel * k->c_in, 1,
-                               (int64_t)k->kernel * k->c_in, k->c_in};
-
-    return rp_dnn_tensor(g, RP_DNN_MEMORY, CUDNN_DATA_BFLOAT16, dim, stride);
-}
-
-static void add_conv(rp_dnn_graph *g, const rp_cuda_conv_key *k, cudnnBackendDescriptor_t x,
-                     cudnnBackendDescriptor_t w, cudnnBackendDescriptor_t y)
-{
-    const cudnnDataType_t f32 = CUDNN_DATA_FLOAT;
-    const cudnnConvolutionMode_t mode = CUDNN_CROSS_CORRELATION;
-    const int64_t n_dims = 2, ones[2] = {1, 1}, pads[2] = {k->kernel / 2, k->kernel / 2};
-    const float one = 1.0f, zero = 0.0f;
-    cudnnBackendDescriptor_t kind = rp_dnn_make(g, CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR);
-    rp_dnn_set(g, kind, CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &f32);
-    rp_dnn_set(g, kind, CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE, 1, &mode);
-    rp_dnn_set(g, kind, CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, CUDNN_TYPE_INT64, 1, &n_dims);
-    rp_dnn_set(g, kind, CUDNN_ATTR_CONVOLUTION_DILATIONS, CUDNN_TYPE_INT64, 2, ones);
-    rp_dnn_set(g, kind, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, CUDNN_TYPE_INT64, 2, ones);
-    rp_dnn_set(g, kind, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, CUDNN_TYPE_INT64, 2, pads);
-    rp_dnn_set(g, kind, CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, CUDNN_TYPE_INT64, 2, pads);
-    rp_dnn_finish(g, kind);
-
-    cudnnBackendDescriptor_t op =
-        rp_dnn_make(g, CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR);
-    rp_dnn_set_descriptor(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, kind);
-    rp_dnn_set_descriptor(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, x);
-    rp_dnn_set_descriptor(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W, w);
-    rp_dnn_set_descriptor(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, y);
-    rp_dnn_set(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA, CUDNN_TYPE_FLOAT, 1, &one);
-    rp_dnn_set(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA, CUDNN_TYPE_FLOAT, 1, &zero);
-    rp_dnn_add(g, op);
-}
-
-/* y = (conv(x) + add) + bias, in f32 up to y. */
-static void build_graph(rp_dnn_graph *g, const rp_cuda_conv_key *k)
-{
-    const cudnnDataType_t bf16 = CUDNN_DATA_BFLOAT16, f32 = CUDNN_DATA_FLOAT;
-    const bool with_bias = (k->ends & RP_CUDA_ENDS_BIAS) != 0;
-    cudnnBackendDescriptor_t x = picture(g, RP_DNN_MEMORY, bf16, k->c_in, k->h, k->w);
-    cudnnBackendDescriptor_t w = filter(g, k);
-    cudnnBackendDescriptor_t y = picture(g, RP_DNN_MEMORY, bf16, k->c_out, k->h, k->w);
-    cudnnBackendDescriptor_t sums = picture(g, RP_DNN_VIRTUAL, f32, k->c_out, k->h, k->w);
-
-    g->repeatable = true;
-    add_conv(g, k, x, w, sums);
-    if ((k->ends & RP_CUDA_ENDS_ADD) != 0) {
-        cudnnBackendDescriptor_t add = picture(g, RP_DNN_MEMORY, bf16, k->c_out, k->h, k->w);
-        cudnnBackendDescriptor_t both =
-            with_bias ? picture(g, RP_DNN_VIRTUAL, f32, k->c_out, k->h, k->w) : y;
-        rp_dnn_pointwise(g, CUDNN_POINTWISE_ADD, sums, add, both);
-        sums = both;
-    }
-    if (with_bias) {
-        cudnnBackendDescriptor_t bias = picture(g, RP_DNN_MEMORY, f32, k->c_out, 1, 1);
-        rp_dnn_pointwise(g, CUDNN_POINTWISE_ADD, sums, bias, y);
-    }
-}
-
 static const char *ends_name(int ends)
 {
     static const char *const names[] = {"", "a bias", "an addend", "a bias and an addend"};
@@ -280,7 +203,7 @@ static rp_status make_graph(rp_cuda *cuda, rp_cuda_convs *plan)
 {
     rp_dnn_graph *g = &plan->graph;
 
-    build_graph(g, &plan->key);
+    rp_cuda_conv_build(g, &plan->key);
     rp_dnn_compile(g, cuda->dnn, CONV_MAX_WORKSPACE);
     if (g->status == CUDNN_STATUS_SUCCESS) {
         plan->workspace_bytes = g->workspace_bytes;
