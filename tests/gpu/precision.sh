@@ -4,7 +4,7 @@
 #   unit     relative error of one unit's output against f32: one step without guidance from the same
 #            latents, for the shipped model and for one of full size with random weights
 #   picture  PSNR of the shipped model's picture (20 guided steps) against that of bf16; mean and
-#            least over the prompts
+#            least over the prompts; and of one picture of full size with random weights
 #
 # RANKPOOL defaults to build-gpu/bin/rankpool, the prompts to four of the shipped model's.
 set -euo pipefail
@@ -49,6 +49,15 @@ picture() { # PRECISION I
         --backend "$backend" --precision "$1" --overwrite --out "$1-$2.png"
 }
 
+full_psnr() { # PRECISION
+    local p
+    for p in bf16 "$1"; do
+        [ -e "full-$p.png" ] || "$rankpool" "${full[@]}" --guidance 4 --prompt-tokens 128 --steps 20 --quiet \
+            --backend "$backend" --precision "$p" --overwrite --out "full-$p.png" >/dev/null
+    done
+    echo "$(python3 "$here/png_psnr.py" "full-$1.png" full-bf16.png) dB"
+}
+
 psnr() { # PRECISION : mean and least
     local i
     for i in "${!prompts[@]}"; do
@@ -59,13 +68,13 @@ psnr() { # PRECISION : mean and least
 }
 
 small=(sample --model "$models/emoji-lumina2" --prompt "red heart")
-full=(bench --model "$models/lumina-image-2.0-config" --random-weights --repeat 1 --warmup 0 --guidance 1)
+full=(bench --model "$models/lumina-image-2.0-config" --random-weights --repeat 1 --warmup 0)
 unit small "${small[@]}"
-unit full "${full[@]}"
-echo "| precision | one unit, shipped model | one unit, full size | picture against bf16 |"
-echo "| --- | --- | --- | --- |"
+unit full "${full[@]}" --guidance 1
+echo "| precision | one unit, shipped model | one unit, full size | picture against bf16 | of full size |"
+echo "| --- | --- | --- | --- | --- |"
 for p in "${precisions[@]}"; do
-    picture_error="-"
-    [ "$p" = bf16 ] || picture_error=$(psnr "$p")
-    echo "| $p | $(unit_error small "$p") | $(unit_error full "$p") | $picture_error |"
+    picture_error="-" full_error="-"
+    [ "$p" = bf16 ] || { picture_error=$(psnr "$p"); full_error=$(full_psnr "$p"); }
+    echo "| $p | $(unit_error small "$p") | $(unit_error full "$p") | $picture_error | $full_error |"
 done
