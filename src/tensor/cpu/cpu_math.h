@@ -9,27 +9,12 @@
 
 #include "tensor/cpu/cpu.h"
 
+#include "tensor/float_bits.h"
+
 #include <stdint.h>
-#include <string.h>
 
 typedef float rp_cpu_v8 __attribute__((vector_size(32), aligned(4), may_alias));
 typedef int32_t rp_cpu_v8i __attribute__((vector_size(32), aligned(4), may_alias));
-
-RP_INLINE float rp_cpu_float_of_bits(uint32_t bits)
-{
-    float x;
-
-    memcpy(&x, &bits, sizeof(x));
-    return x;
-}
-
-RP_INLINE uint32_t rp_cpu_bits_of_float(float x)
-{
-    uint32_t bits;
-
-    memcpy(&bits, &x, sizeof(bits));
-    return bits;
-}
 
 /*
  * x = n ln 2 + r with |r| <= ln 2 / 2; returns e^r - 1 and sets *scale to 2^n. -87 <= x <= 88.
@@ -46,7 +31,7 @@ RP_INLINE float rp_cpu_exp_parts(float x, float *scale)
     const float q = (((0.0013814172f * r + 0.008368922f) * r + 0.041668408f) * r + 0.1666652f) * r +
                     0.49999994f;
 
-    *scale = rp_cpu_float_of_bits((rp_cpu_bits_of_float(shifted) << 23) + 0x3f800000u);
+    *scale = rp_float_of((rp_bits_of(shifted) << 23) + 0x3f800000u);
     return r + r * r * q;
 }
 
@@ -65,15 +50,15 @@ RP_INLINE float rp_cpu_expf(float x)
 /* (e^2a - 1) / (e^2a + 1) with a = |x|, without cancellation near 0. */
 RP_INLINE float rp_cpu_tanhf(float x)
 {
-    const uint32_t sign = rp_cpu_bits_of_float(x) & 0x80000000u;
-    const float a = rp_cpu_float_of_bits(rp_cpu_bits_of_float(x) ^ sign);
+    const uint32_t sign = rp_bits_of(x) & 0x80000000u;
+    const float a = rp_float_of(rp_bits_of(x) ^ sign);
     const float twice = a > 10.0f ? 20.0f : 2.0f * a;
     float scale;
     const float em1 = rp_cpu_exp_parts(twice, &scale);
     const float e = scale * em1 + (scale - 1.0f);
     const float y = e / (e + 2.0f);
 
-    return rp_cpu_float_of_bits(rp_cpu_bits_of_float(y) ^ sign);
+    return rp_float_of(rp_bits_of(y) ^ sign);
 }
 
 /* x / (1 + e^-y) */
