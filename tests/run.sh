@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.."
 # shellcheck source=../launch/cuda.sh
 . launch/cuda.sh
 
-sanitize=0 fuzz=5 cuda=auto skipped=()
+sanitize=0 fuzz=5 cuda=auto skipped=() builder=
 while [ $# -gt 0 ]; do
     case $1 in
     --sanitize) sanitize=1 ;;
@@ -39,9 +39,8 @@ build() { # build BUILD-FOLDER CMAKE-OPTION...
     cmake --build "$build" >>"$build.log" 2>&1 || { tail -n 60 "$build.log"; return 1; }
 }
 
-run() { # run BUILD-FOLDER CMAKE-OPTION...
-    build "$@"
-    (cd "$1" && ctest -j "$(nproc)" --output-on-failure --no-tests=error)
+run_tests() { # BUILD-FOLDER CTEST-OPTION...
+    (cd "$1" && ctest -j "$(nproc)" --output-on-failure --no-tests=error "${@:2}")
 }
 
 # ---- the build for GPUs, and the tests that need one
@@ -63,6 +62,23 @@ find_toolkit() { # sets nvcc
 build_cuda() {
     build build-cuda -DRP_CUDA=ON "-DCMAKE_CUDA_COMPILER=$nvcc" "-DCMAKE_CUDA_ARCHITECTURES=80-real;90a-real;120-real"
     echo "compiled and linked for sm_80, sm_90a and sm_120 with CUDA $(rp_nvcc_version "$nvcc")"
+}
+
+# Beside the tests on a Slurm, which mostly wait; it takes only the time that they leave.
+begin_build_cuda() { # sets builder
+    set -m # a process group of its own, so that all of it ends with this script
+    { renice -n 19 -p $BASHPID; build_cuda; } >build-cuda.result 2>&1 &
+    builder=$!
+    set +m
+    trap 'kill -- -$builder 2>/dev/null' EXIT
+}
+
+end_build_cuda() {
+    local code=0
+    wait "$builder" || code=$?
+    trap - EXIT
+    [ $code -eq 0 ] || { cat build-cuda.result; return 1; }
+    tail -n 1 build-cuda.result
 }
 
 # Quiet unless one fails: where there is no GPU all skip, and that is no result to end on.
@@ -89,22 +105,27 @@ rows_gpu() { # BUILD-FOLDER, or nothing where none was made
 }
 
 echo "== build and test"
-run build-test
+build build-test
 n_gpus=$(rp_gpu_count)
+if [ $cuda != off ] && find_toolkit; then
+    begin_build_cuda
+fi
+run_tests build-test -L slurm --no-tests=ignore
+[ -z "$builder" ] || wait "$builder" || end_build_cuda # the others measure times, or need all cores
+run_tests build-test -LE slurm
 echo "== build for GPUs"
-if [ $cuda = off ]; then
-    skipped+=("the build for GPUs: --no-cuda")
-    rows_gpu
-elif find_toolkit; then
-    build_cuda
+if [ -n "$builder" ]; then
+    end_build_cuda
     ctest_gpu
     rows_gpu build-cuda
 else
+    [ $cuda != off ] || skipped+=("the build for GPUs: --no-cuda")
     rows_gpu
 fi
 if [ "$sanitize" -eq 1 ]; then
     echo "== the same under AddressSanitizer and UndefinedBehaviorSanitizer"
-    run build-sanitize -DRP_SANITIZE=ON
+    build build-sanitize -DRP_SANITIZE=ON
+    run_tests build-sanitize
 fi
 if [ "$fuzz" -gt 0 ]; then
     echo "== fuzz targets, $fuzz s each"
