@@ -25,25 +25,36 @@ cmake -S "$root" -B "$build" -G Ninja -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPI
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-bad=0
-for source in "$here"/fuzz_*.c; do
-    name=$(basename "$source" .c)
-    crashes=$build/crashes/$name
+fuzz() { # NAME : prints its line, and ends with 1 after a crash
+    local name=$1 crashes=$build/crashes/$1 verdict=ok dict=() runs edges
     mkdir -p "$work/$name" "$crashes"
     cp -r "$here/corpus/$name/." "$work/$name/" 2>/dev/null # seeds are read, not grown
-    dict=()
     [ -f "$here/$name.dict" ] && dict=(-dict="$here/$name.dict")
-    if "$build/bin/$name" -max_total_time="$seconds" -max_len=8192 -timeout=10 -rss_limit_mb=2048 \
+    "$build/bin/$name" -max_total_time="$seconds" -max_len=8192 -timeout=10 -rss_limit_mb=2048 \
         -print_final_stats=1 -artifact_prefix="$crashes/" "${dict[@]}" "$work/$name" \
-        >"$work/$name.log" 2>&1; then
-        verdict=ok
-    else
-        verdict=CRASHED bad=1
+        >"$work/$name.log" 2>&1 || verdict=CRASHED
+    if [ $verdict != ok ]; then
         grep -vE '^#|NEW|REDUCE' "$work/$name.log" | tail -n 40 >&2
         ls -t "$crashes" | head -n 1 | sed "s|^|kept: $crashes/|" >&2
     fi
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$work/$name.log")
     edges=$(grep -oE 'cov: [0-9]+' "$work/$name.log" | tail -n 1)
     echo "$name: ${runs:-?} executions in $seconds s, ${edges:-cov: ?} edges, $verdict"
+    [ $verdict = ok ]
+}
+
+# One a core.
+bad=0 running=0
+for source in "$here"/fuzz_*.c; do
+    if [ $running -ge "$(nproc)" ]; then
+        wait -n || bad=1
+        running=$((running - 1))
+    fi
+    fuzz "$(basename "$source" .c)" &
+    running=$((running + 1))
+done
+while [ $running -gt 0 ]; do
+    wait -n || bad=1
+    running=$((running - 1))
 done
 exit $bad
