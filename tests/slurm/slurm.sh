@@ -173,6 +173,7 @@ test_cancel() {
 test_dead() { # LAUNCHER
     site "$1"
     t "a node dies: the job says which, goes back into the queue, and ends on the others, $1"
+    cluster_ready 4 || { fail "the nodes do not become free"; return; }
     submit "dead-$1" --ntasks-per-node=1 --nodes=2 --nodelist=n1,n4 "$root/slurm/batch.sbatch" jobs.jsonl "dead-$1" "${job_options[@]}"
     await 40 "dead-$1/0002.png" || return
     cluster_kill n4
