@@ -81,15 +81,15 @@ RP_API void rp_set_log(rp_log_fn fn, void *arg);
 
 /* What `--help` prints about one option; static storage. */
 typedef struct {
-    const char *name;        /* "guidance"; the flag is --guidance, the job key "guidance" */
-    const char *env;         /* "RANKPOOL_GUIDANCE" */
-    const char *meta;        /* what stands for the value in help: "X", "FILE.png" */
-    const char *def;         /* default as text; "" for none */
-    const char *range;       /* "0 to 100", "on|off", "" for any text */
-    const char *help;        /* one sentence */
-    const char *group;       /* heading in --help */
-    int is_switch;           /* on|off option that may stand without a value */
-    int per_run;             /* fixed when the pool opens: refused as a key of a job line */
+    const char *name;  /* "guidance"; the flag is --guidance, the job key "guidance" */
+    const char *env;   /* "RANKPOOL_GUIDANCE" */
+    const char *meta;  /* what stands for the value in help: "X", "FILE.png" */
+    const char *def;   /* default as text; "" for none */
+    const char *range; /* "0 to 100", "on|off", "" for any text */
+    const char *help;  /* one sentence */
+    const char *group; /* heading in --help */
+    int is_switch;     /* on|off option that may stand without a value */
+    int per_run;       /* fixed when the pool opens: refused as a key of a job line */
 } rp_option_info;
 
 /* All options, in the order of --help. rp_option_at: NULL past the end. */
@@ -140,7 +140,7 @@ RP_API rp_status rp_serve(rankpool *pool);
 
 /* Called on rank 0 between steps; keep it short. */
 typedef struct {
-    int step, n_steps;       /* steps done, steps of this job */
+    int step, n_steps; /* steps done, steps of this job */
     int n_images;
     double seconds;          /* since the first step began */
     double steps_per_second; /* all steps so far; 0 before the first is done */
@@ -150,13 +150,14 @@ typedef struct {
 /* Non-zero return cancels the job at the next step: rp_generate returns RP_E_CANCEL. */
 typedef int (*rp_progress_fn)(void *arg, const rp_progress *progress);
 
-/* The latents after a step, for previews: [images, channels, h, w] = shape, f32, borrowed for the call. */
+/* The latents after a step, for previews: [images, channels, h, w] = shape, f32, borrowed for the
+ * call. */
 typedef void (*rp_latents_fn)(void *arg, int step, const float *latents, const int shape[4]);
 
 typedef struct {
     rp_progress_fn progress; /* or NULL */
     void *arg;
-    rp_latents_fn latents;   /* or NULL; with the same arg */
+    rp_latents_fn latents; /* or NULL; with the same arg */
 } rp_hooks;
 
 /*
@@ -164,10 +165,10 @@ typedef struct {
  * "trace").
  *   hooks       or NULL
  *   result_out  or NULL; the pictures and numbers in memory, freed with rp_result_free
- * Files appear under their names whole or not at all. A job that its hook cancels between two steps leaves its
- * state in the file that "checkpoint" names, if any; the same job later goes on from there.
- * After RP_E_ARG, RP_E_IO, RP_E_EXISTS, RP_E_FORMAT, RP_E_CANCEL the pool still serves; after any
- * other error close it.
+ * Files appear under their names whole or not at all. A job that its hook cancels between two steps
+ * leaves its state in the file that "checkpoint" names, if any; the same job later goes on from
+ * there. After RP_E_ARG, RP_E_IO, RP_E_EXISTS, RP_E_FORMAT, RP_E_CANCEL the pool still serves;
+ * after any other error close it.
  */
 RP_API rp_status rp_generate(rankpool *pool, const rp_settings *job, const rp_hooks *hooks,
                              rp_result **result_out);
@@ -178,21 +179,24 @@ RP_API void rp_result_free(rp_result *result);
 RP_API int rp_result_n_images(const rp_result *result);
 
 /* Picture i: [height, width, 3] bytes, RGB, row by row. Borrowed; NULL out of range. */
-RP_API const uint8_t *rp_result_rgb(const rp_result *result, int i, int *width_out, int *height_out);
+RP_API const uint8_t *rp_result_rgb(const rp_result *result, int i, int *width_out,
+                                    int *height_out);
 
 /* The report as JSON text, what --report writes: settings, seconds per step, it/s, and per rank
- * busy, idle and wire seconds, units, and what a unit takes there (null while too few were timed). Borrowed. */
+ * busy, idle and wire seconds, units, and what a unit takes there (null while too few were timed).
+ * Borrowed. */
 RP_API const char *rp_result_report(const rp_result *result);
 
-/* When rank 0's units ran on its device, as a trace in Chrome's JSON format (Perfetto opens it). NULL when
- * out of memory. Free with rp_free. */
+/* When rank 0's units ran on its device, as a trace in Chrome's JSON format (Perfetto opens it).
+ * NULL when out of memory. Free with rp_free. */
 RP_API char *rp_result_timeline(const rp_result *result);
 
-/* One number of the report: "sample_seconds", "steps_per_second", "total_seconds", "encode_seconds",
- * "noise_seconds", "load_seconds" (conditions and noise levels to all ranks, and what each computes of them),
- * "decode_seconds" (all pictures, from all ranks), "open_seconds"; "step_ms", and "unit_ms" of one evaluation on
- * rank 0: medians of the job's; "gpu_idle_us" and "gpu_idle_us_max" between two of them, with a GPU. Of opening: "read_seconds",
- * "read_gb" (rank 0's files), "connect_seconds", "share_seconds", "share_gb" (to other GPUs); "warm_seconds" more
+/* One number of the report: "sample_seconds", "steps_per_second", "total_seconds",
+ * "encode_seconds", "noise_seconds", "load_seconds" (conditions and noise levels to all ranks, and
+ * what each computes of them), "decode_seconds" (all pictures, from all ranks), "open_seconds";
+ * "step_ms", and "unit_ms" of one evaluation on rank 0: medians of the job's; "gpu_idle_us" and
+ * "gpu_idle_us_max" between two of them, with a GPU. Of opening: "read_seconds", "read_gb" (rank
+ * 0's files), "connect_seconds", "share_seconds", "share_gb" (to other GPUs); "warm_seconds" more
  * than the median in the first two steps. NaN: no such name, or not measured. */
 RP_API double rp_result_number(const rp_result *result, const char *name);
 
@@ -209,8 +213,8 @@ RP_API rp_status rp_list(const char *kind, size_t index, const char **name_out,
 RP_API char *rp_info(rankpool *pool);
 
 /* The part of rp_info with a line for each rank: host, NUMA node, threads, cores, network card,
- * device. Called as rp_info. NULL also where there is nothing to tell: one rank on a CPU, unless the
- * option bind is print. */
+ * device. Called as rp_info. NULL also where there is nothing to tell: one rank on a CPU, unless
+ * the option bind is print. */
 RP_API char *rp_ranks(rankpool *pool);
 RP_API void rp_free(void *text);
 

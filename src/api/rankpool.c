@@ -39,13 +39,15 @@ rp_status rp_serve(rankpool *pool)
     return rp_resident_serve(pool);
 }
 
-rp_status rp_generate(rankpool *pool, const rp_settings *job, const rp_hooks *hooks, rp_result **result_out)
+rp_status rp_generate(rankpool *pool, const rp_settings *job, const rp_hooks *hooks,
+                      rp_result **result_out)
 {
     if (pool == NULL || job == NULL) {
         return RP_FAIL(RP_E_ARG, "rp_generate: no pool or no settings");
     }
     if (rp_ctrl_rank(pool->ctrl) != 0) {
-        return RP_FAIL(RP_E_ARG, "rp_generate is for rank 0; rank %d serves", rp_ctrl_rank(pool->ctrl));
+        return RP_FAIL(RP_E_ARG, "rp_generate is for rank 0; rank %d serves",
+                       rp_ctrl_rank(pool->ctrl));
     }
     if (pool->failed != RP_OK) {
         return RP_FAIL(RP_E_ARG, "rp_generate: the pool failed before (%s); close it",
@@ -64,7 +66,7 @@ const uint8_t *rp_result_rgb(const rp_result *result, int i, int *width_out, int
     if (i < 0 || i >= result->n_images) {
         return NULL;
     }
-    *width_out  = result->width;
+    *width_out = result->width;
     *height_out = result->height;
     return result->rgb[i];
 }
@@ -105,8 +107,8 @@ rp_status rp_list(const char *kind, size_t index, const char **name_out, const c
         for (size_t k = 0; strcmp(kind, lists[i].kind) == 0 && lists[i].rows[k] != NULL; k++) {
             if (index-- == 0) {
                 const list_row *row = lists[i].rows[k];
-                *name_out           = row->name;
-                *help_out           = row->help;
+                *name_out = row->name;
+                *help_out = row->help;
                 return RP_OK;
             }
         }

@@ -11,7 +11,7 @@ static struct {
     rp_log_fn fn;
     void *arg;
     bool quiet, hold;
-    bool hold_errors; /* other lines are printed */
+    bool hold_errors;                /* other lines are printed */
     char held[RP_LOG_LINE_BYTES];    /* first error that was not printed */
     char printed[RP_LOG_LINE_BYTES]; /* newest error that was */
 } g_log = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -19,7 +19,7 @@ static struct {
 void rp_set_log(rp_log_fn fn, void *arg)
 {
     (void)pthread_mutex_lock(&g_log.lock);
-    g_log.fn  = fn;
+    g_log.fn = fn;
     g_log.arg = arg;
     (void)pthread_mutex_unlock(&g_log.lock);
 }
@@ -46,7 +46,7 @@ void rp_log_take(char *text, size_t n_bytes)
 {
     (void)pthread_mutex_lock(&g_log.lock);
     (void)snprintf(text, n_bytes, "%s", g_log.held[0] != '\0' ? g_log.held : g_log.printed);
-    g_log.held[0]    = '\0';
+    g_log.held[0] = '\0';
     g_log.printed[0] = '\0';
     (void)pthread_mutex_unlock(&g_log.lock);
 }

@@ -35,15 +35,16 @@ void rp_log(rp_log_level level, const char *format, ...) RP_PRINTF(2, 3);
 /* Hide lines below errors (--quiet) when on. */
 void rp_log_quiet(bool on);
 
-/* Hold errors from now on (true), or print them again (false); returns what was set before. Warnings
- * and information of a rank that holds are dropped. */
+/* Hold errors from now on (true), or print them again (false); returns what was set before.
+ * Warnings and information of a rank that holds are dropped. */
 bool rp_log_hold(bool on);
 
-/* Hold errors of what may be tried again, whatever rp_log_hold says; other lines go on as they do. */
+/* Hold errors of what may be tried again, whatever rp_log_hold says; other lines go on as they do.
+ */
 void rp_log_hold_errors(bool on);
 
-/* The first error held since the last call or, if none was, the newest one printed since then; "" for
- * none. Copied into text[n_bytes] (cut to fit); clears both. */
+/* The first error held since the last call or, if none was, the newest one printed since then; ""
+ * for none. Copied into text[n_bytes] (cut to fit); clears both. */
 void rp_log_take(char *text, size_t n_bytes);
 
 /* Print one error at once, also while errors are held. */

@@ -17,8 +17,8 @@ rp_status rp_mem_new(size_t n_elems, size_t elem_bytes, const char *what, void *
         return RP_FAIL(RP_E_NOMEM, "no memory for %s: %zu x %zu bytes", what, n_elems, elem_bytes);
     }
     const size_t n_bytes = n_elems * elem_bytes;
-    const size_t padded  = (n_bytes + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
-    void *mem            = NULL;
+    const size_t padded = (n_bytes + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
+    void *mem = NULL;
 
     if (padded != 0) {
         mem = aligned_alloc(ALIGN_BYTES, padded);

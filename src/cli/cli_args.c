@@ -68,7 +68,7 @@ static size_t edit_distance(const char *a, const char *b)
     for (size_t i = 1; i <= n_a; i++) {
         const size_t *before = rows[(i + 1) % 3], *last = rows[(i - 1) % 3];
         size_t *now = rows[i % 3];
-        now[0]      = i;
+        now[0] = i;
         for (size_t j = 1; j <= n_b; j++) {
             now[j] = least(least(last[j], now[j - 1]) + 1, last[j - 1] + (a[i - 1] != b[j - 1]));
             if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
@@ -82,14 +82,14 @@ static size_t edit_distance(const char *a, const char *b)
 const char *rp_cli_args_nearest(const char *word, rp_cli_name_fn next, const void *arg)
 {
     const char *best = NULL;
-    size_t limit     = 2 + strlen(word) / 3; /* one more than a slip may be away */
+    size_t limit = 2 + strlen(word) / 3; /* one more than a slip may be away */
     const char *name = NULL;
 
     for (size_t i = 0; (name = next(arg, i)) != NULL; i++) {
         const size_t distance = edit_distance(word, name);
         if (distance < limit) {
             limit = distance;
-            best  = name;
+            best = name;
         }
     }
     return best;
@@ -98,7 +98,7 @@ const char *rp_cli_args_nearest(const char *word, rp_cli_name_fn next, const voi
 static const char *option_name(const void *arg, size_t i)
 {
     const rp_cli_command *command = arg;
-    const size_t n_rows           = command->rows == RP_CLI_ROWS_NONE ? 0 : rp_option_count();
+    const size_t n_rows = command->rows == RP_CLI_ROWS_NONE ? 0 : rp_option_count();
 
     if (i < n_rows) {
         return rp_option_at(i)->name;
@@ -135,7 +135,7 @@ static bool find_option(const rp_cli_command *command, const char *name, found_o
 static rp_status unknown_option(const parser *p, const char *name)
 {
     const rp_cli_command *command = p->args->command;
-    const char *nearest           = rp_cli_args_nearest(name, option_name, command);
+    const char *nearest = rp_cli_args_nearest(name, option_name, command);
 
     if (nearest != NULL) {
         rp_cli_error("unknown option --%s: did you mean --%s?", name, nearest);
@@ -182,7 +182,7 @@ static rp_status missing_value(const found_option *o, const char *next)
 
 static rp_status take(parser *p, const found_option *o, const char *value)
 {
-    rp_cli_args *args           = p->args;
+    rp_cli_args *args = p->args;
     const rp_cli_command *owner = o->own ? NULL : rp_cli_help_owner(rp_option_at(o->index));
 
     if (o->own && o->is_switch && strcmp(value, "on") != 0 && strcmp(value, "off") != 0) {
@@ -203,7 +203,7 @@ static rp_status take(parser *p, const found_option *o, const char *value)
         return RP_E_ARG;
     }
     args->row_given[o->index] = true;
-    p->sets[p->n_sets++]      = (pending_set){o->index, value};
+    p->sets[p->n_sets++] = (pending_set){o->index, value};
     return RP_OK;
 }
 
@@ -211,8 +211,8 @@ static rp_status take(parser *p, const found_option *o, const char *value)
 static rp_status parse_option(parser *p, char *text)
 {
     const rp_cli_command *command = p->args->command;
-    char *equals                  = strchr(text, '=');
-    const char *value             = equals != NULL ? equals + 1 : NULL;
+    char *equals = strchr(text, '=');
+    const char *value = equals != NULL ? equals + 1 : NULL;
     found_option o;
 
     if (equals != NULL) {
@@ -248,8 +248,8 @@ static rp_status parse_option(parser *p, char *text)
 
 static rp_status parse_word(parser *p, const char *word)
 {
-    rp_cli_args *args     = p->args;
-    const char *before    = p->argv[p->at - 1];
+    rp_cli_args *args = p->args;
+    const char *before = p->argv[p->at - 1];
     const bool for_switch = p->at > 1 && strncmp(before, "--", 2) == 0 &&
                             (strcmp(word, "on") == 0 || strcmp(word, "off") == 0);
 
@@ -316,7 +316,7 @@ static rp_status parse_all(parser *p)
 static rp_status forget_others(rp_cli_args *args)
 {
     for (size_t i = 0; i < rp_option_count(); i++) {
-        const rp_option_info *row   = rp_option_at(i);
+        const rp_option_info *row = rp_option_at(i);
         const rp_cli_command *owner = rp_cli_help_owner(row);
         if (owner != NULL && owner != args->command) {
             const rp_status st = rp_settings_set(args->settings, row->name, row->def);
@@ -330,7 +330,7 @@ static rp_status forget_others(rp_cli_args *args)
 
 static rp_status apply_settings(parser *p)
 {
-    rp_cli_args *args      = p->args;
+    rp_cli_args *args = p->args;
     const rp_status forgot = forget_others(args);
 
     if (forgot != RP_OK) {
@@ -360,10 +360,10 @@ rp_status rp_cli_args_init(rp_cli_args *args, const rp_cli_command *command, int
 {
     parser p = {.args = args, .argc = argc, .argv = argv};
 
-    *args           = (rp_cli_args){.command = command};
-    args->settings  = rp_settings_new();
+    *args = (rp_cli_args){.command = command};
+    args->settings = rp_settings_new();
     args->row_given = calloc(rp_option_count() + 1, sizeof(*args->row_given));
-    p.sets          = calloc((size_t)argc + 1, sizeof(*p.sets));
+    p.sets = calloc((size_t)argc + 1, sizeof(*p.sets));
     if (args->settings == NULL || args->row_given == NULL || p.sets == NULL) {
         free(p.sets);
         rp_cli_error("out of memory for %d arguments", argc);
@@ -410,9 +410,9 @@ bool rp_cli_args_on(const rp_cli_args *args, const char *name)
 rp_status rp_cli_args_number(const rp_cli_args *args, const char *name, int min, int max, int *out)
 {
     const char *text = rp_cli_args_get(args, name);
-    char *end        = NULL;
+    char *end = NULL;
 
-    errno            = 0;
+    errno = 0;
     const long value = strtol(text, &end, 10);
     if (end == text || *end != '\0' || errno != 0 || value < min || value > max) {
         rp_cli_error("--%s %s is not allowed: a whole number, %d to %d", name, text, min, max);

@@ -64,8 +64,8 @@ static rp_status keep_result(batch *b, rankpool *pool, rp_cli_job *job, rp_resul
 static rp_status run_job(batch *b, rankpool *pool, rp_cli_job *job, size_t number)
 {
     const rp_hooks hooks = rp_cli_progress_hooks();
-    rp_result *result    = NULL;
-    const double began   = rp_cli_now();
+    rp_result *result = NULL;
+    const double began = rp_cli_now();
     char label[64];
 
     if (!b->overwrite && rp_cli_job_is_made(job)) { /* by an earlier run of this batch */
@@ -139,10 +139,10 @@ static void print_failed_lines(const rp_cli_jobs *jobs, int n_failed)
 /* "made 10, kept 2, failed 3 (lines 4, 7, 9) in 12.3 s, 0.81 images/s, 2 ranks" */
 static int print_summary(const batch *b, int n_ranks)
 {
-    const int made     = count_state(&b->jobs, RP_CLI_JOB_MADE);
-    const int kept     = count_state(&b->jobs, RP_CLI_JOB_KEPT);
-    const int not_run  = count_state(&b->jobs, RP_CLI_JOB_READY);
-    const int failed   = (int)b->jobs.n - made - kept - not_run;
+    const int made = count_state(&b->jobs, RP_CLI_JOB_MADE);
+    const int kept = count_state(&b->jobs, RP_CLI_JOB_KEPT);
+    const int not_run = count_state(&b->jobs, RP_CLI_JOB_READY);
+    const int failed = (int)b->jobs.n - made - kept - not_run;
     const double since = rp_cli_now() - b->began;
 
     if (!b->quiet) {
@@ -168,7 +168,7 @@ static int batch_work(rankpool *pool, void *arg)
 {
     batch *b = arg;
 
-    b->began     = rp_cli_now();
+    b->began = rp_cli_now();
     rp_status st = open_folder(b->folder);
     if (st == RP_OK) {
         st = rp_cli_jobs_init(&b->jobs, b->args->words[0], b->args->settings, b->folder);
@@ -184,8 +184,8 @@ static int batch_work(rankpool *pool, void *arg)
         run_jobs(b, pool);
     }
     const int n_made = count_state(&b->jobs, RP_CLI_JOB_MADE);
-    st               = rp_cli_sheet_write(&b->sheet, (int)b->jobs.n - n_made);
-    const int code   = print_summary(b, rp_n_ranks(pool));
+    st = rp_cli_sheet_write(&b->sheet, (int)b->jobs.n - n_made);
+    const int code = print_summary(b, rp_n_ranks(pool));
     if (b->cancel_code != 0) {
         return b->cancel_code;
     }
@@ -195,12 +195,12 @@ static int batch_work(rankpool *pool, void *arg)
 static int batch_run(const rp_cli_args *args)
 {
     batch b = {
-        .args          = args,
-        .folder        = rp_cli_args_get(args, "out-dir"),
+        .args = args,
+        .folder = rp_cli_args_get(args, "out-dir"),
         .stop_on_error = rp_cli_args_on(args, "stop-on-error"),
-        .quiet         = rp_cli_args_setting_on(args->settings, "quiet"),
-        .overwrite     = rp_cli_args_setting_on(args->settings, "overwrite"),
-        .sheet         = {.path = rp_cli_args_get(args, "sheet")},
+        .quiet = rp_cli_args_setting_on(args->settings, "quiet"),
+        .overwrite = rp_cli_args_setting_on(args->settings, "overwrite"),
+        .sheet = {.path = rp_cli_args_get(args, "sheet")},
     };
 
     b.sheet.overwrite = b.overwrite;
@@ -244,9 +244,9 @@ static const char *const batch_examples[] = {
 };
 
 const rp_cli_command rp_cli_batch = {
-    .name    = "batch",
+    .name = "batch",
     .summary = "make the jobs of a file, one JSON object a line, with the pool resident",
-    .usage   = "JOBS.jsonl --out-dir DIR [options]",
+    .usage = "JOBS.jsonl --out-dir DIR [options]",
     .about =
         "Reads jobs from JOBS.jsonl (- for standard input), one JSON object a line with the keys "
         "of `rankpool sample`; options on this command line are the defaults of every line. "
@@ -260,13 +260,13 @@ const rp_cli_command rp_cli_batch = {
         "SIGUSR1, SIGTERM or Ctrl-C end the batch at the next step, and the job in work leaves its "
         "state in OUT.checkpoint; the same command goes on from there. After SIGUSR1 the exit code "
         "is 85, \"start me again\".",
-    .examples    = batch_examples,
-    .options     = batch_options,
-    .rows        = RP_CLI_ROWS_ALL,
-    .refused     = "out",
+    .examples = batch_examples,
+    .options = batch_options,
+    .rows = RP_CLI_ROWS_ALL,
+    .refused = "out",
     .refused_why = "\"out\" of a job line names its file, --out-dir the folder",
     .n_words_min = 1,
     .n_words_max = 1,
-    .word        = "the batch",
-    .run         = batch_run,
+    .word = "the batch",
+    .run = batch_run,
 };

@@ -27,7 +27,7 @@ static rp_status read_modes(rp_bench *b, const char *text)
     }
     b->compare = true;
     for (const char *at = text; b->n_modes < RP_BENCH_MAX_MODES; at += 1) {
-        const size_t n   = strcspn(at, ",");
+        const size_t n = strcspn(at, ",");
         const char *mode = NULL;
         for (size_t i = 0; i < sizeof(g_modes) / sizeof(g_modes[0]); i++) {
             mode = strlen(g_modes[i]) == n && strncmp(g_modes[i], at, n) == 0 ? g_modes[i] : mode;
@@ -67,7 +67,8 @@ static rp_status prepare_settings(rp_bench *b)
 {
     const rp_status st = set_default(b->settings, b->args, "prompt", "red heart");
 
-    if (st != RP_OK || rp_settings_set(b->settings, "checkpoint", "") != RP_OK) { /* each job is whole */
+    if (st != RP_OK ||
+        rp_settings_set(b->settings, "checkpoint", "") != RP_OK) { /* each job is whole */
         return st != RP_OK ? st : RP_E_NOMEM;
     }
     return set_default(b->settings, b->args, "out", "");
@@ -87,11 +88,11 @@ static double rank_number(const rp_result *result, int rank, const char *what)
 static void keep_idle(rp_bench_mode *mode, const rp_result *result)
 {
     const double median = rp_result_number(result, "gpu_idle_us");
-    const double most   = rp_result_number(result, "gpu_idle_us_max");
+    const double most = rp_result_number(result, "gpu_idle_us_max");
 
     if (isfinite(median)) {
         mode->idle_us[mode->n_idle++] = median;
-        mode->idle_us_max             = most > mode->idle_us_max ? most : mode->idle_us_max;
+        mode->idle_us_max = most > mode->idle_us_max ? most : mode->idle_us_max;
     }
 }
 
@@ -111,26 +112,26 @@ static rp_status keep_timeline(rp_bench *b, const rp_result *result)
 
 static void keep_start(rp_bench *b, const rp_result *result)
 {
-    b->read_seconds    = rp_result_number(result, "read_seconds");
-    b->read_gb         = rp_result_number(result, "read_gb");
+    b->read_seconds = rp_result_number(result, "read_seconds");
+    b->read_gb = rp_result_number(result, "read_gb");
     b->connect_seconds = rp_result_number(result, "connect_seconds");
-    b->share_seconds   = rp_result_number(result, "share_seconds");
-    b->share_gb        = rp_result_number(result, "share_gb");
+    b->share_seconds = rp_result_number(result, "share_seconds");
+    b->share_gb = rp_result_number(result, "share_gb");
 }
 
 static void keep_numbers(rp_bench *b, rp_bench_mode *mode, const rp_result *result, double seconds)
 {
     const double per_second = rp_result_number(result, "steps_per_second");
 
-    mode->seconds[mode->n]    = seconds;
+    mode->seconds[mode->n] = seconds;
     mode->per_second[mode->n] = isfinite(per_second) ? per_second : 0.0;
-    mode->step_ms[mode->n]    = rp_result_number(result, "step_ms");
-    mode->unit_ms[mode->n]    = rp_result_number(result, "unit_ms");
-    mode->encode_ms[mode->n]  = 1e3 * rp_result_number(result, "encode_seconds");
-    mode->noise_ms[mode->n]   = 1e3 * rp_result_number(result, "noise_seconds");
-    mode->load_ms[mode->n]    = 1e3 * rp_result_number(result, "load_seconds");
-    mode->decode_ms[mode->n]  = 1e3 * rp_result_number(result, "decode_seconds");
-    mode->write_ms[mode->n]   = 1e3 * rp_result_number(result, "write_seconds");
+    mode->step_ms[mode->n] = rp_result_number(result, "step_ms");
+    mode->unit_ms[mode->n] = rp_result_number(result, "unit_ms");
+    mode->encode_ms[mode->n] = 1e3 * rp_result_number(result, "encode_seconds");
+    mode->noise_ms[mode->n] = 1e3 * rp_result_number(result, "noise_seconds");
+    mode->load_ms[mode->n] = 1e3 * rp_result_number(result, "load_seconds");
+    mode->decode_ms[mode->n] = 1e3 * rp_result_number(result, "decode_seconds");
+    mode->write_ms[mode->n] = 1e3 * rp_result_number(result, "write_seconds");
     keep_idle(mode, result);
     keep_start(b, result);
     mode->n++;
@@ -148,7 +149,7 @@ static void keep_numbers(rp_bench *b, rp_bench_mode *mode, const rp_result *resu
 static rp_status run_one(rp_bench *b, rankpool *pool, rp_bench_mode *mode, bool timed)
 {
     const rp_hooks hooks = rp_cli_progress_hooks();
-    rp_result *result    = NULL;
+    rp_result *result = NULL;
     char label[64];
 
     if (mode->name != NULL) {
@@ -161,7 +162,7 @@ static rp_status run_one(rp_bench *b, rankpool *pool, rp_bench_mode *mode, bool 
                    mode->name != NULL ? " " : "", timed ? "timed" : "warm-up");
     rp_cli_progress_start(b->quiet, label);
     const double began = rp_cli_now();
-    rp_status st       = rp_generate(pool, b->settings, &hooks, &result);
+    rp_status st = rp_generate(pool, b->settings, &hooks, &result);
     const double ended = rp_cli_now();
     rp_cli_progress_wipe();
     if (st == RP_OK && timed) {
@@ -192,20 +193,20 @@ static rp_status check_outputs(const rp_bench *b)
 {
     static const char *const options[] = {"json", "timeline"};
     const bool overwrite = rp_cli_args_setting_on(b->args->settings, "overwrite");
-    rp_status st         = RP_OK;
+    rp_status st = RP_OK;
 
     for (int i = 0; st == RP_OK && i < 2; i++) {
         const char *path = rp_cli_args_get(b->args, options[i]);
-        st               = path != NULL ? rp_cli_check_output(path, overwrite) : RP_OK;
+        st = path != NULL ? rp_cli_check_output(path, overwrite) : RP_OK;
     }
     return st;
 }
 
 static rp_status write_outputs(rp_bench *b)
 {
-    const char *json     = rp_cli_args_get(b->args, "json");
+    const char *json = rp_cli_args_get(b->args, "json");
     const char *timeline = rp_cli_args_get(b->args, "timeline");
-    const rp_status st   = json != NULL ? rp_bench_write_json(b, json) : RP_OK;
+    const rp_status st = json != NULL ? rp_bench_write_json(b, json) : RP_OK;
 
     return st == RP_OK && timeline != NULL ? rp_bench_write_timeline(b, timeline) : st;
 }
@@ -216,8 +217,8 @@ static int bench_work(rankpool *pool, void *arg)
     rp_bench *b = arg;
 
     b->open_seconds = rp_cli_now() - b->began;
-    b->n_ranks      = rp_n_ranks(pool);
-    b->ranks        = calloc((size_t)b->n_ranks, sizeof(*b->ranks));
+    b->n_ranks = rp_n_ranks(pool);
+    b->ranks = calloc((size_t)b->n_ranks, sizeof(*b->ranks));
     if (b->ranks == NULL) {
         rp_cli_error("no memory for the numbers of %d ranks", b->n_ranks);
         return RP_CLI_FAILED;
@@ -240,7 +241,7 @@ static int bench_work(rankpool *pool, void *arg)
 static int bench_run(const rp_cli_args *args)
 {
     rp_bench b = {.args = args, .quiet = rp_cli_args_setting_on(args->settings, "quiet")};
-    int code   = RP_CLI_USAGE;
+    int code = RP_CLI_USAGE;
 
     if (rp_cli_args_number(args, "repeat", 1, RP_BENCH_MAX_REPEAT, &b.repeat) != RP_OK ||
         rp_cli_args_number(args, "warmup", 0, RP_BENCH_MAX_REPEAT, &b.warmup) != RP_OK ||
@@ -254,7 +255,7 @@ static int bench_run(const rp_cli_args *args)
     }
     if (prepare_settings(&b) == RP_OK) {
         b.began = rp_cli_now();
-        code    = rp_cli_with_pool(args, bench_work, &b, NULL);
+        code = rp_cli_with_pool(args, bench_work, &b, NULL);
     }
     rp_settings_free(b.settings);
     free(b.ranks);
@@ -294,21 +295,22 @@ static const char *const bench_examples[] = {
 };
 
 const rp_cli_command rp_cli_bench = {
-    .name    = "bench",
+    .name = "bench",
     .summary = "measure: medians over equal jobs, time per rank, what a resident pool is worth",
-    .usage   = "[options]",
+    .usage = "[options]",
     .about =
         "Runs one job again and again (default: \"red heart\", 30 steps) and prints medians with "
         "the "
         "least and the most: steps per second and time per step (sampling alone), seconds per job "
         "and images per second (prompt to picture), start-up, and for every rank the share of time "
-        "busy, idle and on the wire, and its units; on a GPU also how long it waits between two units. "
+        "busy, idle and on the wire, and its units; on a GPU also how long it waits between two "
+        "units. "
         "Writes no picture unless --out is given.",
-    .examples  = bench_examples,
-    .options   = bench_options,
-    .rows      = RP_CLI_ROWS_ALL,
-    .refused     = "checkpoint",
+    .examples = bench_examples,
+    .options = bench_options,
+    .rows = RP_CLI_ROWS_ALL,
+    .refused = "checkpoint",
     .refused_why = "every job of a measurement is a whole one",
     .own_group = "measuring", /* RP_GROUP_BENCH of the library's table */
-    .run       = bench_run,
+    .run = bench_run,
 };

@@ -77,7 +77,7 @@ static int print_words(FILE *stream, const char *text, int at, int indent)
 static void describe_values(const rp_option_info *o, char *text, size_t n_bytes)
 {
     const bool own_default = strstr(o->help, "default:") != NULL;
-    const bool long_def    = strlen(o->def) > 40;
+    const bool long_def = strlen(o->def) > 40;
     const char *parts[6];
     size_t n = 0, used = 0;
 
@@ -140,13 +140,13 @@ static void print_own_options(FILE *stream, const rp_cli_command *command)
         print_heading(stream, command->name);
     }
     for (size_t i = 0; command->options[i].name != NULL; i++) {
-        const rp_cli_option *o    = &command->options[i];
-        const rp_option_info info = {.name      = o->name,
-                                     .env       = "",
-                                     .meta      = o->meta,
-                                     .def       = o->def,
-                                     .range     = o->range,
-                                     .help      = o->help,
+        const rp_cli_option *o = &command->options[i];
+        const rp_option_info info = {.name = o->name,
+                                     .env = "",
+                                     .meta = o->meta,
+                                     .def = o->def,
+                                     .range = o->range,
+                                     .help = o->help,
                                      .is_switch = o->is_switch};
         print_option(stream, &info);
     }
@@ -156,7 +156,7 @@ static void print_own_options(FILE *stream, const rp_cli_command *command)
 static bool is_hidden(const rp_cli_command *command, const rp_option_info *o)
 {
     const rp_cli_command *owner = rp_cli_help_owner(o);
-    bool hidden                 = command->rows == RP_CLI_ROWS_PER_RUN && !o->per_run;
+    bool hidden = command->rows == RP_CLI_ROWS_PER_RUN && !o->per_run;
 
     hidden = hidden || (owner != NULL && owner != command);
     hidden = hidden || (command->refused != NULL && strcmp(command->refused, o->name) == 0);
@@ -210,7 +210,8 @@ static void print_forms(FILE *stream, const rp_cli_command *command)
     }
     (void)fputs(
         "Exit codes: 0 all well, 1 something failed, 2 the command line is wrong, 128 + signal\n"
-        "when a signal ended it (130 for Ctrl-C), 85 after SIGUSR1: what is done is kept, start me again.\n",
+        "when a signal ended it (130 for Ctrl-C), 85 after SIGUSR1: what is done is kept, start me "
+        "again.\n",
         stream);
 }
 

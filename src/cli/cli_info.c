@@ -27,7 +27,7 @@ static int info_run(const rp_cli_args *args)
     if (rp_cli_args_on(args, "no-pool")) {
         return first ? print_info(NULL, NULL) : RP_CLI_OK;
     }
-    bool opened    = false;
+    bool opened = false;
     const int code = rp_cli_with_pool(args, print_info, NULL, &opened);
     if (!opened && first) {
         (void)print_info(NULL, NULL);
@@ -53,13 +53,13 @@ static const char *const info_examples[] = {
 };
 
 const rp_cli_command rp_cli_info = {
-    .name    = "info",
+    .name = "info",
     .summary = "what this build and this machine have, and what each rank is bound to",
-    .usage   = "[options]",
+    .usage = "[options]",
     .about = "Opens the pool as a job would and prints what it found. When the pool does not open, "
              "the reason and what is known without it are printed, and the exit code is 1.",
     .examples = info_examples,
-    .options  = info_options,
-    .rows     = RP_CLI_ROWS_PER_RUN,
-    .run      = info_run,
+    .options = info_options,
+    .rows = RP_CLI_ROWS_PER_RUN,
+    .run = info_run,
 };

@@ -111,8 +111,8 @@ static rp_status claim_pictures(rp_cli_jobs *jobs, const rp_cli_job *job, const 
 bool rp_cli_job_is_made(const rp_cli_job *job)
 {
     static const char *const others[] = {"latents-out", "report", "trace"};
-    const int n_images                = n_images_of(job);
-    bool made                         = true;
+    const int n_images = n_images_of(job);
+    bool made = true;
     char name[PATH_MAX];
 
     for (int i = 0; i < n_images && made; i++) {
@@ -121,7 +121,7 @@ bool rp_cli_job_is_made(const rp_cli_job *job)
     }
     for (size_t i = 0; i < sizeof(others) / sizeof(others[0]) && made; i++) {
         const char *path = rp_settings_get(job->settings, others[i]);
-        made             = path[0] == '\0' || access(path, F_OK) == 0;
+        made = path[0] == '\0' || access(path, F_OK) == 0;
     }
     return made;
 }
@@ -162,7 +162,8 @@ static rp_status place_output(rp_cli_jobs *jobs, rp_cli_job *job, const char *ke
 static rp_status name_checkpoint(rp_cli_job *job)
 {
     char name[PATH_MAX];
-    const int n = snprintf(name, sizeof(name), "%s.checkpoint", rp_settings_get(job->settings, "out"));
+    const int n =
+        snprintf(name, sizeof(name), "%s.checkpoint", rp_settings_get(job->settings, "out"));
 
     /* a name too long is refused as that of the picture */
     return n >= PATH_MAX ? RP_OK : rp_settings_set(job->settings, "checkpoint", name);
@@ -191,7 +192,7 @@ static rp_cli_job *add_job(rp_cli_jobs *jobs)
 {
     if (jobs->n == jobs->room) {
         const size_t room = jobs->room == 0 ? 64 : jobs->room * 2;
-        rp_cli_job *more  = realloc(jobs->jobs, room * sizeof(*more));
+        rp_cli_job *more = realloc(jobs->jobs, room * sizeof(*more));
         if (more == NULL) {
             return NULL;
         }
@@ -215,7 +216,7 @@ static rp_status read_line(rp_cli_jobs *jobs, long number, char *text, size_t n_
     if (job == NULL) {
         return RP_E_NOMEM;
     }
-    job->line     = number;
+    job->line = number;
     job->settings = rp_settings_copy(defaults);
     if (job->settings == NULL) {
         return RP_E_NOMEM;
@@ -242,9 +243,9 @@ static rp_status read_lines(rp_cli_jobs *jobs, FILE *stream, const rp_settings *
                             const char *folder)
 {
     rp_status st = RP_OK;
-    char *text   = NULL;
-    size_t room  = 0;
-    ssize_t n    = 0;
+    char *text = NULL;
+    size_t room = 0;
+    ssize_t n = 0;
 
     for (long number = 1; st == RP_OK && (n = getline(&text, &room, stream)) >= 0; number++) {
         while (n > 0 && (text[n - 1] == '\n' || text[n - 1] == '\r')) {
@@ -267,7 +268,7 @@ rp_status rp_cli_jobs_init(rp_cli_jobs *jobs, const char *path, const rp_setting
                            const char *folder)
 {
     const bool is_stdin = strcmp(path, "-") == 0;
-    FILE *stream        = is_stdin ? stdin : fopen(path, "r");
+    FILE *stream = is_stdin ? stdin : fopen(path, "r");
 
     *jobs = (rp_cli_jobs){.file = is_stdin ? "(standard input)" : path};
     if (stream == NULL) {

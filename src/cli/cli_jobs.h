@@ -3,8 +3,8 @@
  *
  * One JSON object a line, keys as the options of `rankpool sample`; empty lines and lines that
  * begin with '#' are skipped. "out" (default: the line's number, "0007.png"), "latents-out",
- * "report", "trace" and "checkpoint" (default: the picture's name and ".checkpoint") are names below
- * the output folder, and no two lines may write the same file.
+ * "report", "trace" and "checkpoint" (default: the picture's name and ".checkpoint") are names
+ * below the output folder, and no two lines may write the same file.
  */
 #ifndef RP_CLI_JOBS_H
 #define RP_CLI_JOBS_H

@@ -75,14 +75,14 @@ static const char *const list_examples[] = {
 };
 
 const rp_cli_command rp_cli_list = {
-    .name        = "list",
-    .summary     = "samplers, schedules, guiders, models, transports, backends of this build",
-    .usage       = "[samplers|schedules|guiders|models|transports|backends]",
-    .about       = "Lists what this build has, with a line about each.",
-    .examples    = list_examples,
-    .options     = list_options,
-    .rows        = RP_CLI_ROWS_NONE,
+    .name = "list",
+    .summary = "samplers, schedules, guiders, models, transports, backends of this build",
+    .usage = "[samplers|schedules|guiders|models|transports|backends]",
+    .about = "Lists what this build has, with a line about each.",
+    .examples = list_examples,
+    .options = list_options,
+    .rows = RP_CLI_ROWS_NONE,
     .n_words_max = 1,
-    .word        = "KIND",
-    .run         = list_run,
+    .word = "KIND",
+    .run = list_run,
 };

@@ -39,7 +39,7 @@ static void log_line(void *arg, rp_log_level level, const char *text)
 
 void rp_cli_log_start(bool mute)
 {
-    g_cli_log.mute        = mute;
+    g_cli_log.mute = mute;
     g_cli_log.main_thread = pthread_self();
     rp_set_log(log_line, NULL);
 }

@@ -34,11 +34,11 @@ double rp_cli_now(void)
 
 void rp_cli_progress_start(bool quiet, const char *label)
 {
-    g_progress.quiet    = quiet;
+    g_progress.quiet = quiet;
     g_progress.terminal = isatty(STDERR_FILENO) == 1;
-    g_progress.step     = 0;
-    g_progress.n_steps  = 0;
-    g_progress.last     = rp_cli_now() - (g_progress.terminal ? REDRAW_SECONDS : 0);
+    g_progress.step = 0;
+    g_progress.n_steps = 0;
+    g_progress.last = rp_cli_now() - (g_progress.terminal ? REDRAW_SECONDS : 0);
     (void)snprintf(g_progress.label, sizeof(g_progress.label), "%s%s", label != NULL ? label : "",
                    label != NULL ? "  " : "");
 }
@@ -54,7 +54,7 @@ void rp_cli_progress_wipe(void)
 
 void rp_cli_progress_last(int *step_out, int *n_steps_out)
 {
-    *step_out    = g_progress.step;
+    *step_out = g_progress.step;
     *n_steps_out = g_progress.n_steps;
 }
 
@@ -84,10 +84,10 @@ static int terminal_columns(void)
 static void draw_bar(const rp_progress *p, const char *text)
 {
     const int room = terminal_columns() - 1 - (int)strlen(g_progress.label);
-    int cells      = room - (int)strlen(text) - 3;
+    int cells = room - (int)strlen(text) - 3;
     char bar[BAR_CELLS + 1];
 
-    cells           = cells > BAR_CELLS ? BAR_CELLS : cells;
+    cells = cells > BAR_CELLS ? BAR_CELLS : cells;
     const int whole = p->n_steps > 0 ? p->n_steps : 1;
     if (cells >= 5) {
         const int full = cells * p->step / whole;
@@ -119,7 +119,7 @@ static int on_progress(void *arg, const rp_progress *p)
     char text[96];
 
     (void)arg;
-    g_progress.step    = p->step;
+    g_progress.step = p->step;
     g_progress.n_steps = p->n_steps;
     if (is_over(p)) {
         return 1;
@@ -153,7 +153,7 @@ static void on_signal(int number)
     if (number == SIGUSR1) {
         g_signal = g_signal == 0 ? number : g_signal;
     } else if (g_signal == 0 || g_signal == SIGUSR1) {
-        first    = now;
+        first = now;
         g_signal = number;
     } else if (now - first > SAME_SECONDS) {
         (void)signal(number, SIG_DFL);

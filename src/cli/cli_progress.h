@@ -31,8 +31,8 @@ void rp_cli_progress_last(int *step_out, int *n_steps_out);
 /* From now on the first SIGINT or SIGTERM only asks for the end; the second acts as usual. */
 void rp_cli_signals_catch(void);
 
-/* SIGUSR1 asks for the end too, any number of times; a picture whose steps are all done is finished.
- * May be called before the pool is open. */
+/* SIGUSR1 asks for the end too, any number of times; a picture whose steps are all done is
+ * finished. May be called before the pool is open. */
 void rp_cli_signals_catch_usr1(void);
 
 /* The signal that came, or 0; and the exit code that goes with it. */

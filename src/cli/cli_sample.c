@@ -17,7 +17,7 @@ int rp_cli_with_pool(const rp_cli_args *args, int (*work)(rankpool *pool, void *
                      bool *opened_out)
 {
     rankpool *pool = NULL;
-    int code       = RP_CLI_FAILED;
+    int code = RP_CLI_FAILED;
 
     rp_cli_signals_catch_usr1(); /* on all ranks: launchers pass it to each */
     if (rp_open(args->settings, &pool) != RP_OK) {
@@ -108,9 +108,9 @@ rp_status rp_cli_check_output(const char *path, bool overwrite)
 static int sample_work(rankpool *pool, void *arg)
 {
     const rp_cli_args *args = arg;
-    const rp_hooks hooks    = rp_cli_progress_hooks();
-    rp_result *result       = NULL;
-    const double began      = rp_cli_now();
+    const rp_hooks hooks = rp_cli_progress_hooks();
+    rp_result *result = NULL;
+    const double began = rp_cli_now();
 
     rp_cli_print_ranks(pool, args->settings);
     rp_cli_progress_start(rp_cli_args_setting_on(args->settings, "quiet"), NULL);
@@ -157,17 +157,18 @@ static const char *const sample_examples[] = {
 };
 
 const rp_cli_command rp_cli_sample = {
-    .name    = "sample",
+    .name = "sample",
     .summary = "make one picture, or several of one prompt",
-    .usage   = "[options]",
+    .usage = "[options]",
     .about =
         "Makes the pictures of one job and writes them as PNG, with the settings inside. Files "
         "appear whole or not at all; what exists is kept unless --overwrite.\n"
         "Ctrl-C (or SIGTERM) ends the job at the next step; nothing is written then but the state, "
-        "with --checkpoint: the same command goes on from it and makes the same picture. SIGUSR1 does "
+        "with --checkpoint: the same command goes on from it and makes the same picture. SIGUSR1 "
+        "does "
         "so with exit code 85, \"start me again\".",
     .examples = sample_examples,
-    .options  = sample_options,
-    .rows     = RP_CLI_ROWS_ALL,
-    .run      = sample_run,
+    .options = sample_options,
+    .rows = RP_CLI_ROWS_ALL,
+    .run = sample_run,
 };

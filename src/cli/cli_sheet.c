@@ -10,7 +10,7 @@
 rp_status rp_cli_sheet_check(const rp_cli_sheet *sheet, const rp_cli_jobs *jobs)
 {
     static const char *const keys[] = {"width", "height"};
-    const rp_cli_job *first         = NULL;
+    const rp_cli_job *first = NULL;
 
     if (sheet->path == NULL) {
         return RP_OK;
@@ -48,7 +48,7 @@ rp_status rp_cli_sheet_add(rp_cli_sheet *sheet, const rp_result *result)
         sheet->rgb = more;
     }
     for (int i = 0; more != NULL && i < n; i++) {
-        const uint8_t *rgb   = rp_result_rgb(result, i, &sheet->width, &sheet->height);
+        const uint8_t *rgb = rp_result_rgb(result, i, &sheet->width, &sheet->height);
         const size_t n_bytes = (size_t)sheet->width * (size_t)sheet->height * 3;
         sheet->rgb[sheet->n] = malloc(n_bytes);
         if (rgb == NULL || sheet->rgb[sheet->n] == NULL) {

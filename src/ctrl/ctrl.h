@@ -48,7 +48,8 @@ int rp_ctrl_n_ranks(const rp_ctrl *ctrl);
 /* Ranks of this node, and this rank's number among them. */
 int rp_ctrl_local_rank(const rp_ctrl *ctrl);
 int rp_ctrl_n_local(const rp_ctrl *ctrl);
-/* Equal for ranks of the same node, as MPI_Comm_split_type finds them; of any rank, known on all ranks. */
+/* Equal for ranks of the same node, as MPI_Comm_split_type finds them; of any rank, known on all
+ * ranks. */
 int rp_ctrl_node(const rp_ctrl *ctrl, int rank);
 /* Host name of any rank; known on all ranks. Borrowed. */
 const char *rp_ctrl_host(const rp_ctrl *ctrl, int rank);

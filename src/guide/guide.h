@@ -1,9 +1,9 @@
 /*
  * guide.h - guidance: which predictions a step needs, and how to merge them into one.
  *
- * A guider never calls the model and never sees a rank: it says "evaluate these branches" (plan) and
- * later "here is the merged prediction" (merge). It computes on vectors (vec.h), in host or device
- * memory. Adding one: guide_<name>.c with a row, one line in guide_list.c.
+ * A guider never calls the model and never sees a rank: it says "evaluate these branches" (plan)
+ * and later "here is the merged prediction" (merge). It computes on vectors (vec.h), in host or
+ * device memory. Adding one: guide_<name>.c with a row, one line in guide_list.c.
  */
 #ifndef RP_GUIDE_H
 #define RP_GUIDE_H
@@ -22,8 +22,8 @@ enum { RP_BRANCH_POSITIVE = 0, RP_BRANCH_NEGATIVE = 1 };
 typedef struct {
     float scale;       /* guidance scale; > 1 turns guidance on (diffusers) */
     bool renorm;       /* cfg_normalization */
-    double truncation; /* cfg_trunc_ratio: guidance only while (step + 1) / n_steps <= this, in double
-                          precision as in Python; 0.7 means the decimal fraction */
+    double truncation; /* cfg_trunc_ratio: guidance only while (step + 1) / n_steps <= this, in
+                          double precision as in Python; 0.7 means the decimal fraction */
 } rp_guide_params;
 
 /* One image's predictions, all of it in the memory of vec. */

@@ -16,7 +16,8 @@ typedef struct {
     double *unit; /* [n_evals] of one unit on rank 0, the mean of its units in that wave */
     double step_median, unit_median;
     double warm; /* what the first two steps took more than the median: plans, recording */
-    double gpu_idle_median, gpu_idle_max; /* microseconds between two units of rank 0; NaN where not measured */
+    double gpu_idle_median,
+        gpu_idle_max; /* microseconds between two units of rank 0; NaN where not measured */
 } rp_job_times;
 
 /* The arrays of the sampling loop, all in the memory of vec. */
@@ -34,30 +35,30 @@ typedef struct {
     rankpool *pool;
     const rp_settings *settings;
     rp_job_params params;
-    const rp_hooks *hooks;      /* or NULL */
+    const rp_hooks *hooks; /* or NULL */
 
-    int c, h, w;                /* latent */
-    size_t n_elems;             /* of one image's latents */
-    float *sigma;               /* [steps + 1] */
-    int *eval_step;             /* [n_evals] the step that each model call belongs to */
+    int c, h, w;    /* latent */
+    size_t n_elems; /* of one image's latents */
+    float *sigma;   /* [steps + 1] */
+    int *eval_step; /* [n_evals] the step that each model call belongs to */
     int n_evals, eval_done;
-    int first_step, first_eval; /* where sampling begins: 0, or as the checkpoint says */
+    int first_step, first_eval;    /* where sampling begins: 0, or as the checkpoint says */
     struct rp_safetensors *resume; /* the checkpoint, or NULL */
-    bool checkpoint_is_ours;    /* the file there is one that rankpool may replace and remove */
+    bool checkpoint_is_ours;       /* the file there is one that rankpool may replace and remove */
 
-    float *x;                   /* [images, c, h, w] host memory: before and after the loop */
+    float *x; /* [images, c, h, w] host memory: before and after the loop */
     rp_job_loop loop;
     rp_unit *units;
     float cost[RP_GUIDE_BRANCHES];
     rp_sample_state sampler;
 
-    uint8_t **rgb;              /* [images] pictures [height, width, 3] */
-    bool *decoded;              /* [images] rgb has it */
-    char **files;               /* [images] output names, NULL entries when none is written */
+    uint8_t **rgb; /* [images] pictures [height, width, 3] */
+    bool *decoded; /* [images] rgb has it */
+    char **files;  /* [images] output names, NULL entries when none is written */
     char *report;
-    double started;             /* clock at the first step */
+    double started; /* clock at the first step */
     rp_job_times times;
-    rp_rank_stats *stats;       /* [n_ranks] */
+    rp_rank_stats *stats; /* [n_ranks] */
     double pool_busy_base;
 } rp_job;
 
@@ -65,12 +66,12 @@ struct rp_result {
     int n_images, width, height;
     uint8_t **rgb;
     char *report;
-    rp_job_times times;         /* step and unit are NULL here */
+    rp_job_times times; /* step and unit are NULL here */
     double open_seconds, steps_per_second;
     double read_seconds, read_gb, connect_seconds, share_seconds, share_gb; /* of opening */
     int n_ranks;
     rp_rank_stats *stats;
-    rp_timed_unit *units;       /* [n_units] of rank 0 */
+    rp_timed_unit *units; /* [n_units] of rank 0 */
     int n_units;
 };
 
@@ -78,21 +79,22 @@ struct rp_result {
 rp_status rp_job_run(rankpool *pool, const rp_settings *settings, const rp_hooks *hooks,
                      rp_result **result_out);
 
-/* job_start.c: sizes, output names and inputs checked before any work; latents from seed or file. */
+/* job_start.c: sizes, output names and inputs checked before any work; latents from seed or file.
+ */
 rp_status rp_job_check(rp_job *job);
 rp_status rp_job_start_latents(rp_job *job);
 /* job_prompt.c: prompt and negative prompt -> pool->load.embeds */
 rp_status rp_job_encode(rp_job *job);
-/* job_loop.c: memory of the loop, for which others leave the device (job_room.h); x into it and history cleared;
- * x back to job->x. */
+/* job_loop.c: memory of the loop, for which others leave the device (job_room.h); x into it and
+ * history cleared; x back to job->x. */
 rp_status rp_job_loop_open(rp_job *job);
 void rp_job_loop_close(rp_job *job);
 void rp_job_loop_begin(rp_job *job);
 rp_status rp_job_loop_fetch(rp_job *job);
-/* job_checkpoint.c: look for the checkpoint that the settings name, before any work, and refuse a name that
- * cannot be written (RP_E_IO, RP_E_ARG: another file of the job, RP_E_FORMAT: no checkpoint); put its state
- * into the loop and set first_step and first_eval; save the state after `step` steps, or warn that it could
- * not be saved; remove the file of a job that is done. */
+/* job_checkpoint.c: look for the checkpoint that the settings name, before any work, and refuse a
+ * name that cannot be written (RP_E_IO, RP_E_ARG: another file of the job, RP_E_FORMAT: no
+ * checkpoint); put its state into the loop and set first_step and first_eval; save the state after
+ * `step` steps, or warn that it could not be saved; remove the file of a job that is done. */
 rp_status rp_checkpoint_find(rp_job *job);
 rp_status rp_checkpoint_restore(rp_job *job);
 void rp_checkpoint_save(rp_job *job, int step);
@@ -101,8 +103,8 @@ void rp_checkpoint_remove(const rp_job *job);
 rp_status rp_job_decode(rp_job *job);
 /* job_output.c: write pictures, latents, report. */
 rp_status rp_job_write(rp_job *job);
-/* job_trace.c: room for this job's spans, 0 when no trace is asked for; the spans of all ranks to the file
- * that is asked for. */
+/* job_trace.c: room for this job's spans, 0 when no trace is asked for; the spans of all ranks to
+ * the file that is asked for. */
 int rp_job_trace_room(const rp_job *job);
 rp_status rp_job_trace_write(rp_job *job);
 /* job_report.c: medians of the times that were kept, once sampling is over. RP_E_NOMEM. */

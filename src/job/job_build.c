@@ -20,7 +20,7 @@ static void read_notes(const uint8_t *note, size_t n_bytes, uint8_t *id)
     while (n_bytes >= sizeof(ElfW(Nhdr))) {
         ElfW(Nhdr) head;
         memcpy(&head, note, sizeof(head));
-        const size_t name  = round_up(head.n_namesz);
+        const size_t name = round_up(head.n_namesz);
         const size_t whole = sizeof(head) + name + round_up(head.n_descsz);
         if (whole > n_bytes) {
             return;
@@ -38,19 +38,20 @@ static void read_notes(const uint8_t *note, size_t n_bytes, uint8_t *id)
 static int visit(struct dl_phdr_info *object, size_t size, void *arg)
 {
     const build_search *search = arg;
-    int mine                   = 0;
+    int mine = 0;
 
     (void)size;
     for (int i = 0; i < object->dlpi_phnum; i++) {
         const ElfW(Phdr) *part = &object->dlpi_phdr[i];
-        const uintptr_t begin  = object->dlpi_addr + part->p_vaddr;
+        const uintptr_t begin = object->dlpi_addr + part->p_vaddr;
         mine |= part->p_type == PT_LOAD && search->address >= begin &&
                 search->address < begin + part->p_memsz;
     }
     for (int i = 0; mine && i < object->dlpi_phnum; i++) {
         const ElfW(Phdr) *part = &object->dlpi_phdr[i];
         if (part->p_type == PT_NOTE) {
-            read_notes((const uint8_t *)(object->dlpi_addr + part->p_vaddr), part->p_memsz, search->id);
+            read_notes((const uint8_t *)(object->dlpi_addr + part->p_vaddr), part->p_memsz,
+                       search->id);
         }
     }
     return mine;

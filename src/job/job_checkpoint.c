@@ -1,5 +1,6 @@
 /*
- * job_checkpoint.c - the state of a job that was ended early, and the next run that goes on from it.
+ * job_checkpoint.c - the state of a job that was ended early, and the next run that goes on from
+ * it.
  *
  * A safetensors file: 'latents' [images, c, h, w] as the last whole step left them, 'history'
  * [n_work * images, c, h, w] what the sampler keeps between steps. Metadata: "rankpool_checkpoint"
@@ -38,9 +39,13 @@ static char *job_text(const rp_job *job)
 {
     const rankpool *pool = job->pool;
     char model[24], shape[64];
-    const char *extra[] = {"rankpool", RP_VERSION, "model", model, "shape", shape, "backend",
-                           pool->backend.ops->name, "precision", pool->device.precision, "latents_in",
-                           job->params.latents_in, NULL};
+    const char *extra[] = {"rankpool",   RP_VERSION,
+                           "model",      model,
+                           "shape",      shape,
+                           "backend",    pool->backend.ops->name,
+                           "precision",  pool->device.precision,
+                           "latents_in", job->params.latents_in,
+                           NULL};
 
     (void)snprintf(model, sizeof(model), "%016" PRIx64, pool->pipeline.fingerprint);
     (void)snprintf(shape, sizeof(shape), "%d %d %d %d", job->params.images, job->c, job->h, job->w);
@@ -53,9 +58,10 @@ static rp_status check_tensor(const rp_job *job, const char *name, int n, rp_ten
 {
     const int64_t want[4] = {n, job->c, job->h, job->w};
 
-    if (rp_safetensors_find(job->resume, name, out) != RP_OK || out->dtype != RP_F32 || out->n_dims != 4 ||
-        memcmp(out->dim, want, sizeof(want)) != 0) {
-        return RP_FAIL(RP_E_FORMAT, "%s: tensor '%s' is not that of this checkpoint's job; remove the file",
+    if (rp_safetensors_find(job->resume, name, out) != RP_OK || out->dtype != RP_F32 ||
+        out->n_dims != 4 || memcmp(out->dim, want, sizeof(want)) != 0) {
+        return RP_FAIL(RP_E_FORMAT,
+                       "%s: tensor '%s' is not that of this checkpoint's job; remove the file",
                        job->params.checkpoint, name);
     }
     return RP_OK;
@@ -64,17 +70,18 @@ static rp_status check_tensor(const rp_job *job, const char *name, int n, rp_ten
 static rp_status read_step(rp_job *job)
 {
     const char *text = rp_safetensors_metadata(job->resume, MARK);
-    const int n      = job->params.images;
+    const int n = job->params.images;
     rp_tensor tensor;
 
     if (text == NULL) {
-        return RP_FAIL(RP_E_FORMAT, "checkpoint: %s is another file than a checkpoint; it is left alone",
+        return RP_FAIL(RP_E_FORMAT,
+                       "checkpoint: %s is another file than a checkpoint; it is left alone",
                        job->params.checkpoint);
     }
     job->checkpoint_is_ours = true;
-    char *own         = job_text(job);
+    char *own = job_text(job);
     const char *other = rp_safetensors_metadata(job->resume, "job");
-    const bool same   = own != NULL && other != NULL && strcmp(own, other) == 0;
+    const bool same = own != NULL && other != NULL && strcmp(own, other) == 0;
     free(own);
     if (!same) {
         RP_WARN("%s is the checkpoint of other settings or of another version; starting over",
@@ -83,16 +90,18 @@ static rp_status read_step(rp_job *job)
     }
     job->first_step = atoi(text);
     if (job->first_step < 1 || job->first_step > job->params.steps) {
-        return RP_FAIL(RP_E_FORMAT, "%s: step '%.20s' is not one of this checkpoint's job; remove the file",
+        return RP_FAIL(RP_E_FORMAT,
+                       "%s: step '%.20s' is not one of this checkpoint's job; remove the file",
                        job->params.checkpoint, text);
     }
     RP_TRY(check_tensor(job, "latents", n, &tensor));
-    return history_elems(job) == 0 ? RP_OK
-                                   : check_tensor(job, "history", n * job->params.sampler->n_work, &tensor);
+    return history_elems(job) == 0
+               ? RP_OK
+               : check_tensor(job, "history", n * job->params.sampler->n_work, &tensor);
 }
 
-/* Nobody looks at a checkpoint before the job is told to end, and then it is too late for another name.
- * So a file is begun beside it and removed: permissions do not tell of every file system. */
+/* Nobody looks at a checkpoint before the job is told to end, and then it is too late for another
+ * name. So a file is begun beside it and removed: permissions do not tell of every file system. */
 static rp_status check_writable(const char *path)
 {
     rp_outfile *file = NULL;
@@ -105,14 +114,15 @@ static rp_status check_writable(const char *path)
 /* The checkpoint is removed at the end; an output of that name would go with it. */
 static rp_status check_own_name(const rp_job *job)
 {
-    const rp_job_params *p     = &job->params;
+    const rp_job_params *p = &job->params;
     const char *const others[] = {p->latents_in, p->latents_out, p->report, p->trace};
-    const int n_others         = (int)(sizeof(others) / sizeof(others[0]));
+    const int n_others = (int)(sizeof(others) / sizeof(others[0]));
 
     for (int i = 0; i < n_others + p->images; i++) {
         const char *other = i < n_others ? others[i] : job->files[i - n_others];
         if (other != NULL && strcmp(other, p->checkpoint) == 0) {
-            return RP_FAIL(RP_E_ARG, "checkpoint: %s is another file of this job; give it a name of its own",
+            return RP_FAIL(RP_E_ARG,
+                           "checkpoint: %s is another file of this job; give it a name of its own",
                            p->checkpoint);
         }
     }
@@ -138,7 +148,7 @@ rp_status rp_checkpoint_find(rp_job *job)
 static void put(const rp_job *job, float *to, const rp_tensor *from)
 {
     const rp_backend *backend = &job->pool->backend;
-    const size_t n_bytes      = (size_t)rp_tensor_elems(from) * sizeof(float);
+    const size_t n_bytes = (size_t)rp_tensor_elems(from) * sizeof(float);
 
     if (job->pool->on_device) {
         backend->ops->put(backend->self, to, from->data, n_bytes);
@@ -178,7 +188,7 @@ rp_status rp_checkpoint_restore(rp_job *job)
 static rp_status fetch_history(const rp_job *job, float **room, const float **out)
 {
     const rp_backend *backend = &job->pool->backend;
-    const size_t n            = history_elems(job);
+    const size_t n = history_elems(job);
 
     *out = job->loop.work;
     if (!job->pool->on_device || n == 0) {
@@ -192,22 +202,26 @@ static rp_status fetch_history(const rp_job *job, float **room, const float **ou
 
 static rp_status save(rp_job *job, int step, const char *text)
 {
-    const int n          = job->params.images, n_history = n * job->params.sampler->n_work;
+    const int n = job->params.images, n_history = n * job->params.sampler->n_work;
     const float *history = NULL;
-    float *room          = NULL;
+    float *room = NULL;
     char number[16];
     const char *metadata[] = {MARK, number, "job", text, NULL};
-    rp_status st           = RP_OK;
+    rp_status st = RP_OK;
 
     (void)snprintf(number, sizeof(number), "%d", step);
     RP_TRY_OUT(rp_job_loop_fetch(job));
     RP_TRY_OUT(fetch_history(job, &room, &history));
     const rp_named_tensor tensors[] = {
-        {"latents", {.dtype = RP_F32, .n_dims = 4, .dim = {n, job->c, job->h, job->w}, .data = job->x}},
+        {"latents",
+         {.dtype = RP_F32, .n_dims = 4, .dim = {n, job->c, job->h, job->w}, .data = job->x}},
         {"history",
-         {.dtype = RP_F32, .n_dims = 4, .dim = {n_history, job->c, job->h, job->w}, .data = history}}};
-    RP_TRY_OUT(rp_safetensors_write(job->params.checkpoint, tensors, n_history > 0 ? 2 : 1, metadata,
-                                    job->checkpoint_is_ours));
+         {.dtype = RP_F32,
+          .n_dims = 4,
+          .dim = {n_history, job->c, job->h, job->w},
+          .data = history}}};
+    RP_TRY_OUT(rp_safetensors_write(job->params.checkpoint, tensors, n_history > 0 ? 2 : 1,
+                                    metadata, job->checkpoint_is_ours));
 out:
     free(room);
     return st;

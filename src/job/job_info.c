@@ -43,9 +43,10 @@ static void build_text(FILE *out)
 
 static void machine_text(FILE *out, const rp_topo *topo)
 {
-    (void)fprintf(out, "machine\n  processor   %s\n  cores       %d, of which this process may use %d (%s)\n",
-                  topo->cpu[0] != '\0' ? topo->cpu : "unknown", topo->n_machine_cores, topo->n_cores,
-                  topo->mask);
+    (void)fprintf(
+        out, "machine\n  processor   %s\n  cores       %d, of which this process may use %d (%s)\n",
+        topo->cpu[0] != '\0' ? topo->cpu : "unknown", topo->n_machine_cores, topo->n_cores,
+        topo->mask);
     (void)fprintf(out, "  NUMA nodes  %d\n", topo->n_numa);
 }
 
@@ -61,11 +62,12 @@ static void bare_machine_text(FILE *out)
     rp_topo_close(machine);
 }
 
-/* "  sees GPUs 4,5, takes 5": what Slurm gave this rank, whether or not this build computes on it. */
+/* "  sees GPUs 4,5, takes 5": what Slurm gave this rank, whether or not this build computes on it.
+ */
 static void visible_text(const rankpool *pool, char *text, size_t n_bytes)
 {
     const char *list = getenv("CUDA_VISIBLE_DEVICES");
-    int n            = 1;
+    int n = 1;
 
     if (list == NULL || list[0] == '\0') {
         return;
@@ -89,17 +91,18 @@ static const char *or_dash(const char *text)
 static void line_of(const rankpool *pool, rank_line *line)
 {
     const rp_topo_place *place = &pool->place;
-    const rp_device_info *dev  = &pool->device;
+    const rp_device_info *dev = &pool->device;
 
     memset(line, 0, sizeof(*line));
-    (void)snprintf(line->may_run_on, sizeof(line->may_run_on), "%d core%s (%.40s%s)", place->n_cores,
-                   place->n_cores == 1 ? "" : "s", place->cpus, strlen(place->cpus) > 40 ? "..." : "");
+    (void)snprintf(line->may_run_on, sizeof(line->may_run_on), "%d core%s (%.40s%s)",
+                   place->n_cores, place->n_cores == 1 ? "" : "s", place->cpus,
+                   strlen(place->cpus) > 40 ? "..." : "");
     (void)snprintf(line->numa, sizeof(line->numa), "%s", or_dash(place->numa));
     (void)snprintf(line->nic, sizeof(line->nic), "%s", or_dash(place->nic));
     (void)snprintf(line->device, sizeof(line->device), "%s", pool->backend.ops->name);
     if (dev->on_device) {
-        (void)snprintf(line->device, sizeof(line->device), "%s, %s, %s, %s, %.0f of %.0f GB free", dev->name,
-                       dev->id, dev->pci, dev->precision, (double)dev->bytes_free * 1e-9,
+        (void)snprintf(line->device, sizeof(line->device), "%s, %s, %s, %s, %.0f of %.0f GB free",
+                       dev->name, dev->id, dev->pci, dev->precision, (double)dev->bytes_free * 1e-9,
                        (double)dev->bytes_total * 1e-9);
     }
     visible_text(pool, line->visible, sizeof(line->visible));
@@ -117,8 +120,8 @@ static int widest(int width, const char *text)
 static void start_text(FILE *out, const rankpool *pool)
 {
     const rp_pipeline *p = &pool->pipeline;
-    const double read    = (double)p->bytes_read * 1e-9;
-    const double sent    = (double)pool->weights_bytes * 1e-9;
+    const double read = (double)p->bytes_read * 1e-9;
+    const double sent = (double)pool->weights_bytes * 1e-9;
 
     if (!p->on_device) {
         return;
@@ -142,17 +145,18 @@ static void table_text(FILE *out, const rankpool *pool, const rank_line *lines)
     int host = 4, numa = 4, cores = 10, nic = 3;
 
     for (int r = 0; r < n; r++) {
-        host  = widest(host, rp_ctrl_host(pool->ctrl, r));
-        numa  = widest(numa, lines[r].numa);
+        host = widest(host, rp_ctrl_host(pool->ctrl, r));
+        numa = widest(numa, lines[r].numa);
         cores = widest(cores, lines[r].may_run_on);
-        nic   = widest(nic, lines[r].nic);
+        nic = widest(nic, lines[r].nic);
     }
-    (void)fprintf(out, "  rank  %-*s  %-*s  threads  %-*s  %-*s  device\n", host, "host", numa, "NUMA", cores,
-                  "may run on", nic, "NIC");
+    (void)fprintf(out, "  rank  %-*s  %-*s  threads  %-*s  %-*s  device\n", host, "host", numa,
+                  "NUMA", cores, "may run on", nic, "NIC");
     for (int r = 0; r < n; r++) {
-        (void)fprintf(out, "  %4d  %-*s  %-*s  %7d  %-*s  %-*s  %s%s\n", r, host, rp_ctrl_host(pool->ctrl, r),
-                      numa, lines[r].numa, (int)lines[r].n_threads, cores, lines[r].may_run_on, nic,
-                      lines[r].nic, lines[r].device, lines[r].visible);
+        (void)fprintf(out, "  %4d  %-*s  %-*s  %7d  %-*s  %-*s  %s%s\n", r, host,
+                      rp_ctrl_host(pool->ctrl, r), numa, lines[r].numa, (int)lines[r].n_threads,
+                      cores, lines[r].may_run_on, nic, lines[r].nic, lines[r].device,
+                      lines[r].visible);
     }
 }
 
@@ -172,7 +176,8 @@ static rp_status gather_lines(rankpool *pool, rank_line **lines_out)
     rank_line *lines = NULL;
 
     line_of(pool, &mine);
-    RP_TRY(rp_mem_new((size_t)rp_ctrl_n_ranks(pool->ctrl), sizeof(*lines), "ranks", (void **)&lines));
+    RP_TRY(
+        rp_mem_new((size_t)rp_ctrl_n_ranks(pool->ctrl), sizeof(*lines), "ranks", (void **)&lines));
     const rp_status st = rp_ctrl_allgather(pool->ctrl, &mine, sizeof(mine), lines);
     if (st != RP_OK) {
         free(lines);
@@ -201,8 +206,8 @@ static rp_status ask_ranks(rankpool *pool, rank_line **lines_out)
 char *rp_info_text(rankpool *pool)
 {
     rank_line *lines = NULL;
-    char *text       = NULL;
-    size_t n_bytes   = 0;
+    char *text = NULL;
+    size_t n_bytes = 0;
 
     if (pool != NULL && ask_ranks(pool, &lines) != RP_OK) {
         return NULL;
@@ -225,8 +230,8 @@ char *rp_info_text(rankpool *pool)
 char *rp_ranks_text(rankpool *pool)
 {
     rank_line *lines = NULL;
-    char *text       = NULL;
-    size_t n_bytes   = 0;
+    char *text = NULL;
+    size_t n_bytes = 0;
 
     const bool one_of_cores = rp_ctrl_n_ranks(pool->ctrl) == 1 && !pool->device.on_device;
     if ((one_of_cores && !pool->show_ranks) || ask_ranks(pool, &lines) != RP_OK) {

@@ -31,7 +31,7 @@ static rp_status grow(float **array, size_t *room, size_t n)
     if (n > *room) {
         free(*array);
         *array = NULL;
-        *room  = 0;
+        *room = 0;
         RP_TRY(rp_mem_new(n, sizeof(float), "a job's conditions", (void **)array));
         *room = n;
     }
@@ -58,7 +58,7 @@ static rp_status grow_device(rankpool *pool, size_t n_latent)
 static rp_status grow_timeline(rankpool *pool)
 {
     const rp_job_load *load = &pool->load;
-    const size_t n_units    = (size_t)load->n_evals * (size_t)load->n_images * (size_t)load->n_conds;
+    const size_t n_units = (size_t)load->n_evals * (size_t)load->n_images * (size_t)load->n_conds;
 
     pool->timeline.n = 0;
     return rp_timeline_reserve(&pool->timeline, &pool->backend, n_units);
@@ -66,8 +66,12 @@ static rp_status grow_timeline(rankpool *pool)
 
 static rp_denoiser_job job_of(const rp_job_load *load)
 {
-    rp_denoiser_job job = {.c = load->c, .h = load->h, .w = load->w, .sigma = load->sigma,
-                           .n_evals = load->n_evals, .n_conds = load->n_conds};
+    rp_denoiser_job job = {.c = load->c,
+                           .h = load->h,
+                           .w = load->w,
+                           .sigma = load->sigma,
+                           .n_evals = load->n_evals,
+                           .n_conds = load->n_conds};
 
     for (int i = 0; i < load->n_conds; i++) {
         job.max_tokens = load->n_tokens[i] > job.max_tokens ? load->n_tokens[i] : job.max_tokens;
@@ -77,12 +81,12 @@ static rp_denoiser_job job_of(const rp_job_load *load)
 
 static rp_status apply(void *arg)
 {
-    rankpool *pool            = arg;
-    const rp_job_load *load   = &pool->load;
-    const rp_pipeline *p      = &pool->pipeline;
-    const size_t slot_bytes   = (size_t)load->c * (size_t)load->h * (size_t)load->w * sizeof(float);
+    rankpool *pool = arg;
+    const rp_job_load *load = &pool->load;
+    const rp_pipeline *p = &pool->pipeline;
+    const size_t slot_bytes = (size_t)load->c * (size_t)load->h * (size_t)load->w * sizeof(float);
     const rp_denoiser_job job = job_of(load);
-    const float *embeds       = load->embeds;
+    const float *embeds = load->embeds;
 
     RP_TRY(grow_device(pool, slot_bytes / sizeof(float)));
     RP_TRY(p->denoiser->begin(p->denoiser_self, &job));
@@ -99,7 +103,7 @@ rp_status rp_load_apply(rankpool *pool)
 {
     char text[RP_LOG_LINE_BYTES];
     const rp_job_load *load = &pool->load;
-    const rp_status st      = rp_room_try(&pool->pipeline, RP_ROOM_SAMPLE, apply, pool, text);
+    const rp_status st = rp_room_try(&pool->pipeline, RP_ROOM_SAMPLE, apply, pool, text);
 
     if (st == RP_E_NOMEM && pool->device.on_device) {
         const rp_denoiser_job job = job_of(load);
@@ -121,7 +125,7 @@ static rp_status grow_message(rankpool *pool)
         void *grown = NULL;
         RP_TRY(rp_mem_new(need, 1, "messages", &grown)); /* without it STOP must still find room */
         free(pool->message);
-        pool->message       = grown;
+        pool->message = grown;
         pool->message_bytes = need;
     }
     return RP_OK;
@@ -131,16 +135,16 @@ static rp_status grow_message(rankpool *pool)
 static rp_status exchange(rankpool *pool)
 {
     rp_job_load *load = &pool->load;
-    load_head head    = {load->c, load->h, load->w, load->n_evals, load->n_conds, load->n_images,
-                         load->trace_room, {0}};
+    load_head head = {load->c,       load->h,        load->w,          load->n_evals,
+                      load->n_conds, load->n_images, load->trace_room, {0}};
 
     memcpy(head.n_tokens, load->n_tokens, sizeof(head.n_tokens));
     RP_TRY(rp_ctrl_bcast(pool->ctrl, &head, sizeof(head)));
-    load->c        = head.c;
-    load->h        = head.h;
-    load->w        = head.w;
-    load->n_evals  = head.n_evals;
-    load->n_conds  = head.n_conds;
+    load->c = head.c;
+    load->h = head.h;
+    load->w = head.w;
+    load->n_evals = head.n_evals;
+    load->n_conds = head.n_conds;
     load->n_images = head.n_images;
     load->trace_room = head.trace_room;
     memcpy(load->n_tokens, head.n_tokens, sizeof(head.n_tokens));

@@ -1,4 +1,5 @@
-/* job_options.c - the table of options as people and programs see it, and the check of one value. */
+/* job_options.c - the table of options as people and programs see it, and the check of one value.
+ */
 #include "job/job_options.h"
 
 #include "base/log.h"
@@ -85,13 +86,13 @@ static void fill_info(rp_option_id id)
     static char env[RP_N_OPTIONS][ENV_BYTES];
     static char range[RP_N_OPTIONS][64];
     const rp_option_rule *rule = &g_rules[id];
-    rp_option_info *info       = &g_infos[id];
-    size_t used                = (size_t)snprintf(env[id], ENV_BYTES, "RANKPOOL_");
+    rp_option_info *info = &g_infos[id];
+    size_t used = (size_t)snprintf(env[id], ENV_BYTES, "RANKPOOL_");
 
     for (const char *c = info->name; *c != '\0' && used + 1 < ENV_BYTES; c++) {
         env[id][used++] = (char)(*c == '-' ? '_' : (*c >= 'a' && *c <= 'z') ? *c - 'a' + 'A' : *c);
     }
-    info->env   = env[id];
+    info->env = env[id];
     info->range = range[id];
     switch (rule->kind) {
     case RP_OPT_INT:
@@ -111,7 +112,7 @@ static void fill_info(rp_option_id id)
         break;
     }
     info->is_switch = rule->kind == RP_OPT_SWITCH;
-    info->per_run   = (rule->flags & RP_OPT_RUN) != 0;
+    info->per_run = (rule->flags & RP_OPT_RUN) != 0;
 }
 
 size_t rp_option_count(void)
@@ -151,7 +152,8 @@ static bool is_choice(const char *choices, const char *text)
 {
     const size_t n = strlen(text);
 
-    for (const char *c = choices; n > 0 && c != NULL && strchr(text, '|') == NULL; c = strchr(c, '|')) {
+    for (const char *c = choices; n > 0 && c != NULL && strchr(text, '|') == NULL;
+         c = strchr(c, '|')) {
         c += *c == '|';
         if (strncmp(c, text, n) == 0 && (c[n] == '|' || c[n] == '\0')) {
             return true;

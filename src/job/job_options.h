@@ -20,7 +20,14 @@
     "You are an assistant designed to generate superior images with the superior degree of "       \
     "image-text alignment based on textual prompts or user prompts."
 
-typedef enum { RP_OPT_TEXT, RP_OPT_INT, RP_OPT_U64, RP_OPT_REAL, RP_OPT_SWITCH, RP_OPT_CHOICE } rp_option_kind;
+typedef enum {
+    RP_OPT_TEXT,
+    RP_OPT_INT,
+    RP_OPT_U64,
+    RP_OPT_REAL,
+    RP_OPT_SWITCH,
+    RP_OPT_CHOICE
+} rp_option_kind;
 
 enum { RP_OPT_RUN = 1, RP_OPT_PICTURE = 2 };
 
@@ -106,7 +113,7 @@ typedef enum {
 #define X(id, ...) RP_OPTION_##id,
     RP_OPTION_MAP(X)
 #undef X
-    RP_N_OPTIONS
+        RP_N_OPTIONS
 } rp_option_id;
 
 /* The machine-readable half of a row; rp_option_at has the half for people. */
@@ -122,8 +129,8 @@ const rp_option_rule *rp_option_rule_at(rp_option_id id);
 /* Row of a name, RP_N_OPTIONS if there is none (no log line). */
 rp_option_id rp_option_find(const char *name);
 
-/* Would `text` be a value of this row? RP_E_ARG with a line that names the option, the value and what is
- * allowed. `name` is how the user wrote it ("--steps", "RANKPOOL_STEPS"). */
+/* Would `text` be a value of this row? RP_E_ARG with a line that names the option, the value and
+ * what is allowed. `name` is how the user wrote it ("--steps", "RANKPOOL_STEPS"). */
 rp_status rp_option_check(rp_option_id id, const char *name, const char *text);
 
 /* "a|b|c" of the registries; static storage. */

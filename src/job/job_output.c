@@ -21,12 +21,13 @@ rp_status rp_job_progress(const rp_job *job, const char *phase, int step)
     }
     const double seconds = job->started > 0 ? rp_clock_now() - job->started : 0;
     const rp_progress progress = {
-        .step             = step,
-        .n_steps          = job->params.steps,
-        .n_images         = job->params.images,
-        .seconds          = seconds,
-        .steps_per_second = step > job->first_step && seconds > 0 ? (step - job->first_step) / seconds : 0,
-        .phase            = phase,
+        .step = step,
+        .n_steps = job->params.steps,
+        .n_images = job->params.images,
+        .seconds = seconds,
+        .steps_per_second =
+            step > job->first_step && seconds > 0 ? (step - job->first_step) / seconds : 0,
+        .phase = phase,
     };
     return job->hooks->progress(job->hooks->arg, &progress) == 0 ? RP_OK : RP_E_CANCEL;
 }
@@ -37,12 +38,20 @@ rp_status rp_job_progress(const rp_job *job, const char *phase, int step)
 static char *picture_settings(const rp_job *job, int i)
 {
     char fingerprint[24], number[3][24];
-    const char *extra[] = {"rankpool", RP_VERSION, "model_name", rp_pipeline_name(&job->pool->pipeline),
-                           "model_fingerprint", fingerprint, NULL, NULL, NULL};
-    rp_settings *s      = rp_settings_copy(job->settings);
-    char *json          = NULL;
+    const char *extra[] = {"rankpool",
+                           RP_VERSION,
+                           "model_name",
+                           rp_pipeline_name(&job->pool->pipeline),
+                           "model_fingerprint",
+                           fingerprint,
+                           NULL,
+                           NULL,
+                           NULL};
+    rp_settings *s = rp_settings_copy(job->settings);
+    char *json = NULL;
 
-    (void)snprintf(fingerprint, sizeof(fingerprint), "%016" PRIx64, job->pool->pipeline.fingerprint);
+    (void)snprintf(fingerprint, sizeof(fingerprint), "%016" PRIx64,
+                   job->pool->pipeline.fingerprint);
     (void)snprintf(number[0], sizeof(number[0]), "%" PRIu64, job->params.seed + (uint64_t)i);
     (void)snprintf(number[1], sizeof(number[1]), "%d", job->params.width);
     (void)snprintf(number[2], sizeof(number[2]), "%d", job->params.height);
@@ -96,11 +105,11 @@ static rp_status write_pictures(const rp_job *job)
 static rp_status write_latents(const rp_job *job)
 {
     const rp_named_tensor latents = {
-        .name   = "latents",
-        .tensor = {.dtype  = RP_F32,
+        .name = "latents",
+        .tensor = {.dtype = RP_F32,
                    .n_dims = 4,
-                   .dim    = {job->params.images, job->c, job->h, job->w},
-                   .data   = job->x},
+                   .dim = {job->params.images, job->c, job->h, job->w},
+                   .data = job->x},
     };
     if (job->params.latents_out[0] == '\0') {
         return RP_OK;

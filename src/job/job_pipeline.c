@@ -27,8 +27,8 @@ static bool is_folder(const char *path)
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
-/* ---- the shipped model: seen from this library's own file, so that the build folder and an installed
- *      prefix can be moved */
+/* ---- the shipped model: seen from this library's own file, so that the build folder and an
+ * installed prefix can be moved */
 
 static bool try_dir(const char *base, const char *below, char *path, size_t n_bytes)
 {
@@ -67,7 +67,8 @@ static rp_status find_shipped(char *path, size_t n_bytes)
         find_from("/proc/self/exe", path, n_bytes)) {
         return RP_OK;
     }
-    return RP_FAIL(RP_E_IO, "the shipped model (%s) was not found beside this program; give --model DIR",
+    return RP_FAIL(RP_E_IO,
+                   "the shipped model (%s) was not found beside this program; give --model DIR",
                    SHIPPED);
 }
 
@@ -89,7 +90,7 @@ static rp_status find_class(const char *dir, const rp_config *index, const char 
                             const void *const *rows, const void **out)
 {
     const char *wanted = class_of(index, part);
-    char known[256]    = "";
+    char known[256] = "";
 
     for (size_t i = 0; rows[i] != NULL; i++) {
         const char *name = ((const class_row *)rows[i])->class_name;
@@ -116,7 +117,8 @@ static rp_status open_network(const rp_pipeline *p, const char *part, bool come,
     if (dir == NULL) {
         return RP_FAIL(RP_E_NOMEM, "no memory for a path");
     }
-    const rp_status st = open(&(rp_model_source){dir, p->backend, p->random_weights, come}, self_out);
+    const rp_status st =
+        open(&(rp_model_source){dir, p->backend, p->random_weights, come}, self_out);
     free(dir);
     return st;
 }
@@ -131,11 +133,11 @@ static rp_status place_denoiser(void *pipeline)
 static rp_status open_denoiser(const rp_config *index, rp_pipeline *p)
 {
     const rp_denoiser_job usual = {.n_evals = 30, .n_conds = 2, .max_tokens = 256};
-    const void *row             = NULL;
+    const void *row = NULL;
     char text[RP_LOG_LINE_BYTES];
 
     RP_TRY(find_class(p->dir, index, "transformer", (const void *const *)rp_denoiser_list, &row));
-    p->denoiser        = row;
+    p->denoiser = row;
     const rp_status st = rp_room_try(p, RP_ROOM_SAMPLE, place_denoiser, p, text);
     if (st == RP_E_NOMEM && p->on_device) {
         rp_need_explain(p, &usual, 1, text, sizeof(text));
@@ -205,7 +207,8 @@ rp_status rp_pipeline_open_vae(rp_pipeline *p)
     }
     RP_TRY(open_network(p, "vae", false, p->vae->open, &p->vae_self));
     p->vae->info(p->vae_self, &p->vae_info);
-    const rp_status st = check_same(p, "vae", p->vae->fingerprint(p->vae_self), &p->vae_fingerprint);
+    const rp_status st =
+        check_same(p, "vae", p->vae->fingerprint(p->vae_self), &p->vae_fingerprint);
     if (st != RP_OK) {
         rp_pipeline_close_vae(p);
     }
@@ -244,7 +247,7 @@ static rp_status open_text_and_noise(rp_pipeline *p)
 {
     char *tokenizer = rp_mem_printf("%s/tokenizer", p->dir);
     char *scheduler = rp_mem_printf("%s/scheduler", p->dir);
-    rp_status st    = RP_OK;
+    rp_status st = RP_OK;
 
     if (tokenizer == NULL || scheduler == NULL) {
         st = RP_FAIL(RP_E_NOMEM, "no memory for a path");
@@ -264,12 +267,13 @@ out:
 static rp_status check_fit(const rp_pipeline *p)
 {
     if (p->encoder_info.dim != p->denoiser_info.cond_dim) {
-        return RP_FAIL(RP_E_FORMAT, "%s: the text encoder gives %d numbers a token, the transformer takes %d",
+        return RP_FAIL(RP_E_FORMAT,
+                       "%s: the text encoder gives %d numbers a token, the transformer takes %d",
                        p->dir, p->encoder_info.dim, p->denoiser_info.cond_dim);
     }
     if (p->vae_info.latent_channels != p->denoiser_info.latent_channels) {
-        return RP_FAIL(RP_E_FORMAT, "%s: the VAE has %d latent channels, the transformer %d", p->dir,
-                       p->vae_info.latent_channels, p->denoiser_info.latent_channels);
+        return RP_FAIL(RP_E_FORMAT, "%s: the VAE has %d latent channels, the transformer %d",
+                       p->dir, p->vae_info.latent_channels, p->denoiser_info.latent_channels);
     }
     if (p->tokenizer != NULL && rp_tokenizer_vocab(p->tokenizer) > p->encoder_info.vocab) {
         return RP_FAIL(RP_E_FORMAT, "%s: the tokenizer has %d pieces, the text encoder %d", p->dir,
@@ -288,7 +292,8 @@ static rp_status open_networks(const rp_config *index, rp_pipeline *p)
     }
     RP_TRY(p->backend.ops->sync(p->backend.self)); /* the weights are there */
     p->read_seconds = rp_clock_now() - start;
-    p->bytes_read = p->denoiser_info.bytes_read + p->encoder_info.bytes_read + p->vae_info.bytes_read;
+    p->bytes_read =
+        p->denoiser_info.bytes_read + p->encoder_info.bytes_read + p->vae_info.bytes_read;
     return RP_OK;
 }
 
@@ -314,8 +319,8 @@ rp_status rp_pipeline_open(const char *dir, rp_backend backend, const rp_pipelin
 {
     char shipped[PATH_MAX] = "";
     rp_device_info device;
-    rp_config *index       = NULL;
-    rp_status st           = RP_OK;
+    rp_config *index = NULL;
+    rp_status st = RP_OK;
 
     memset(out, 0, sizeof(*out));
     if (dir[0] == '\0') {
@@ -327,12 +332,12 @@ rp_status rp_pipeline_open(const char *dir, rp_backend backend, const rp_pipelin
                        errno != 0 && access(dir, F_OK) != 0 ? strerror(errno) : "not a folder");
     }
     backend.ops->info(backend.self, &device);
-    out->backend        = backend;
-    out->on_device      = device.on_device;
-    out->whole          = options->whole;
+    out->backend = backend;
+    out->on_device = device.on_device;
+    out->whole = options->whole;
     out->random_weights = options->random_weights;
-    out->weights_come   = options->weights_come;
-    out->dir            = strdup(dir);
+    out->weights_come = options->weights_come;
+    out->dir = strdup(dir);
     if (out->dir == NULL) {
         return RP_FAIL(RP_E_NOMEM, "no memory for a path");
     }

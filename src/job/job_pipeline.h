@@ -16,21 +16,22 @@
 #include <stdint.h>
 
 typedef struct {
-    char *dir;                  /* absolute, or as given */
-    rp_backend backend;         /* borrowed */
-    bool on_device;             /* weights take memory of a device */
-    bool whole;                 /* see rp_pipeline_options */
-    bool random_weights;        /* drawn, not read; prompts are then made up too */
-    bool weights_come;          /* the denoiser's weights are placed, not read: another rank sends them */
-    void *denoiser_weights;     /* all of them, where the backend keeps them; NULL for the CPU's files */
+    char *dir;           /* absolute, or as given */
+    rp_backend backend;  /* borrowed */
+    bool on_device;      /* weights take memory of a device */
+    bool whole;          /* see rp_pipeline_options */
+    bool random_weights; /* drawn, not read; prompts are then made up too */
+    bool weights_come;   /* the denoiser's weights are placed, not read: another rank sends them */
+    void
+        *denoiser_weights; /* all of them, where the backend keeps them; NULL for the CPU's files */
     size_t denoiser_bytes;
-    double read_seconds;        /* opening all networks, until their weights were there */
-    size_t bytes_read;          /* of files, for it */
+    double read_seconds; /* opening all networks, until their weights were there */
+    size_t bytes_read;   /* of files, for it */
     const rp_denoiser_ops *denoiser;
     void *denoiser_self;
     rp_denoiser_info denoiser_info;
-    /* where `whole` only, the VAE also on ranks that have decoded; encoder and VAE may have left the device
-     * (job_room.h): then self is NULL */
+    /* where `whole` only, the VAE also on ranks that have decoded; encoder and VAE may have left
+     * the device (job_room.h): then self is NULL */
     const rp_encoder_ops *encoder;
     void *encoder_self;
     rp_encoder_info encoder_info;
@@ -38,9 +39,9 @@ typedef struct {
     void *vae_self;
     rp_vae_info vae_info;
     uint64_t encoder_fingerprint, vae_fingerprint;
-    rp_tokenizer *tokenizer;    /* NULL with random weights */
+    rp_tokenizer *tokenizer; /* NULL with random weights */
     rp_flow_config flow;
-    uint64_t fingerprint;       /* of the denoiser: the same on all ranks */
+    uint64_t fingerprint; /* of the denoiser: the same on all ranks */
 } rp_pipeline;
 
 /* How to open one. */
@@ -57,7 +58,8 @@ rp_status rp_pipeline_open(const char *dir, rp_backend backend, const rp_pipelin
                            rp_pipeline *out);
 void rp_pipeline_close(rp_pipeline *pipeline);
 
-/* Open the encoder (where `whole`) or the VAE if it is not; close it if it is open. By job_room.c. */
+/* Open the encoder (where `whole`) or the VAE if it is not; close it if it is open. By job_room.c.
+ */
 rp_status rp_pipeline_open_encoder(rp_pipeline *pipeline);
 rp_status rp_pipeline_open_vae(rp_pipeline *pipeline);
 void rp_pipeline_close_encoder(rp_pipeline *pipeline);

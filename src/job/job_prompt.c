@@ -18,7 +18,7 @@
 static int token_limit(const rp_job *job)
 {
     const rp_pipeline *p = &job->pool->pipeline;
-    int limit            = p->random_weights ? job->params.prompt_tokens : job->params.max_tokens;
+    int limit = p->random_weights ? job->params.prompt_tokens : job->params.max_tokens;
 
     limit = p->denoiser_info.max_cond_tokens < limit ? p->denoiser_info.max_cond_tokens : limit;
     return p->encoder_info.max_tokens < limit ? p->encoder_info.max_tokens : limit;
@@ -40,8 +40,8 @@ static int shown_bytes(const char *text)
     return (int)n;
 }
 
-/* Random weights understand no text: a prompt is then so many ids that look like one, the same in every
- * run. `what` sets prompt and negative prompt apart. */
+/* Random weights understand no text: a prompt is then so many ids that look like one, the same in
+ * every run. `what` sets prompt and negative prompt apart. */
 static rp_status make_up(const rp_job *job, const char *what, int32_t *ids, int limit, int *n_out)
 {
     const uint32_t vocab = (uint32_t)job->pool->pipeline.encoder_info.vocab;
@@ -58,8 +58,8 @@ static rp_status make_up(const rp_job *job, const char *what, int32_t *ids, int 
 }
 
 /* ids [limit] of one text; a warning says what was cut. */
-static rp_status tokenize(const rp_job *job, const char *what, const char *text, int32_t *ids, int limit,
-                          int *n_out)
+static rp_status tokenize(const rp_job *job, const char *what, const char *text, int32_t *ids,
+                          int limit, int *n_out)
 {
     char *cut = NULL;
     int n_all = 0;
@@ -67,7 +67,8 @@ static rp_status tokenize(const rp_job *job, const char *what, const char *text,
     if (job->pool->pipeline.random_weights) {
         return make_up(job, what, ids, limit, n_out);
     }
-    RP_TRY(rp_tokenizer_encode(job->pool->pipeline.tokenizer, text, ids, limit, n_out, &n_all, &cut));
+    RP_TRY(
+        rp_tokenizer_encode(job->pool->pipeline.tokenizer, text, ids, limit, n_out, &n_all, &cut));
     if (n_all > *n_out) {
         const int n = shown_bytes(cut);
         RP_WARN("the %s has %d tokens, %d are used; cut: '%.*s'%s", what, n_all, *n_out, n, cut,
@@ -89,7 +90,7 @@ typedef struct {
 
 static rp_status encode(void *arg)
 {
-    const encoding *e    = arg;
+    const encoding *e = arg;
     const rp_pipeline *p = &e->job->pool->pipeline;
 
     return p->encoder->encode(p->encoder_self, e->ids, e->n, e->job->params.softcap, -2, e->out);
@@ -99,8 +100,8 @@ static rp_status encode(void *arg)
 static rp_status append_condition(rp_job *job, const int32_t *ids, int n, size_t *used)
 {
     rp_job_load *load = &job->pool->load;
-    rp_pipeline *p    = &job->pool->pipeline;
-    encoding e        = {job, ids, n, load->embeds + *used * (size_t)p->encoder_info.dim};
+    rp_pipeline *p = &job->pool->pipeline;
+    encoding e = {job, ids, n, load->embeds + *used * (size_t)p->encoder_info.dim};
 
     RP_TRY(rp_room_run(p, RP_ROOM_ENCODE, encode, &e));
     load->n_tokens[load->n_conds++] = n;
@@ -132,12 +133,12 @@ static char *whole_prompt(const rp_job_params *p)
 rp_status rp_job_encode(rp_job *job)
 {
     const double begin = rp_clock_now();
-    const int limit    = token_limit(job);
-    rp_job_load *load  = &job->pool->load;
-    char *prompt       = whole_prompt(&job->params);
-    int32_t *ids       = NULL;
+    const int limit = token_limit(job);
+    rp_job_load *load = &job->pool->load;
+    char *prompt = whole_prompt(&job->params);
+    int32_t *ids = NULL;
     int n_positive = 0, n_negative = 0;
-    size_t used  = 0;
+    size_t used = 0;
     rp_status st = RP_OK;
 
     RP_TRY_OUT(rp_job_progress(job, "encode", 0));
@@ -148,10 +149,11 @@ rp_status rp_job_encode(rp_job *job)
     }
     RP_TRY_OUT(tokenize(job, "prompt", prompt, ids, limit, &n_positive));
     if (is_guided(job)) {
-        RP_TRY_OUT(tokenize(job, "negative prompt", job->params.negative, ids + limit, limit, &n_negative));
+        RP_TRY_OUT(tokenize(job, "negative prompt", job->params.negative, ids + limit, limit,
+                            &n_negative));
     }
-    RP_TRY_OUT(rp_load_reserve(load, 0, (size_t)(n_positive + n_negative) *
-                                            (size_t)job->pool->pipeline.encoder_info.dim));
+    RP_TRY_OUT(rp_load_reserve(
+        load, 0, (size_t)(n_positive + n_negative) * (size_t)job->pool->pipeline.encoder_info.dim));
     load->n_conds = 0;
     RP_TRY_OUT(append_condition(job, ids, n_positive, &used));
     if (n_negative > 0) {

@@ -30,16 +30,16 @@ typedef struct {
 /* A unit in host memory goes to the device and back. */
 static rp_status run_unit(void *arg)
 {
-    const unit_work *work     = arg;
-    rankpool *pool            = work->pool;
+    const unit_work *work = arg;
+    rankpool *pool = work->pool;
     const rp_backend_ops *ops = pool->backend.ops;
-    void *const be            = pool->backend.self;
-    const rp_pipeline *p      = &pool->pipeline;
-    const rp_job_load *load   = &pool->load;
-    const bool stage          = pool->device.on_device && !pool->on_device;
-    const float *x            = stage ? pool->unit_x.data : work->in;
-    float *velocity           = stage ? pool->unit_velocity.data : work->out;
-    const size_t n            = (size_t)load->c * (size_t)load->h * (size_t)load->w;
+    void *const be = pool->backend.self;
+    const rp_pipeline *p = &pool->pipeline;
+    const rp_job_load *load = &pool->load;
+    const bool stage = pool->device.on_device && !pool->on_device;
+    const float *x = stage ? pool->unit_x.data : work->in;
+    float *velocity = stage ? pool->unit_velocity.data : work->out;
+    const size_t n = (size_t)load->c * (size_t)load->h * (size_t)load->w;
 
     if (stage) {
         ops->put(be, pool->unit_x.data, work->in, n * sizeof(float));
@@ -69,16 +69,16 @@ static rp_status eval_unit(void *arg, const rp_unit *unit, int eval, const void 
 
 static rp_status open_pool(rankpool *pool)
 {
-    const rp_backend_ops *ops   = pool->backend.ops;
+    const rp_backend_ops *ops = pool->backend.ops;
     const rp_pool_params params = {
-        .ctrl   = pool->ctrl,
-        .xport  = pool->xport,
-        .eval   = eval_unit,
-        .arg    = pool,
-        .memory = {.alloc   = pool->on_device ? ops->alloc : ops->alloc_host,
+        .ctrl = pool->ctrl,
+        .xport = pool->xport,
+        .eval = eval_unit,
+        .arg = pool,
+        .memory = {.alloc = pool->on_device ? ops->alloc : ops->alloc_host,
                    .release = pool->on_device ? ops->release : ops->release_host,
-                   .self    = pool->backend.self},
-        .trace  = &pool->trace,
+                   .self = pool->backend.self},
+        .trace = &pool->trace,
     };
     return rp_pool_open(&params, &pool->pool);
 }
@@ -95,8 +95,8 @@ static rp_status choose_transport(const rp_settings *settings, rankpool *pool)
         name = "mpi";
     }
     RP_TRY(rp_xport_choose(name, pool->ctrl, pool->device.on_device, &pool->xport));
-    pool->on_device = pool->device.on_device &&
-                      (pool->xport->on_device || rp_ctrl_n_ranks(pool->ctrl) == 1);
+    pool->on_device =
+        pool->device.on_device && (pool->xport->on_device || rp_ctrl_n_ranks(pool->ctrl) == 1);
     return RP_OK;
 }
 
@@ -110,9 +110,9 @@ static bool weights_come(const rankpool *pool)
 static rp_status open_local(const rp_settings *settings, rankpool *pool)
 {
     const rp_pipeline_options options = {
-        .whole          = rp_ctrl_rank(pool->ctrl) == 0,
+        .whole = rp_ctrl_rank(pool->ctrl) == 0,
         .random_weights = rp_settings_on(settings, RP_OPTION_RANDOM_WEIGHTS),
-        .weights_come   = weights_come(pool),
+        .weights_come = weights_come(pool),
     };
 
     return rp_pipeline_open(rp_settings_text(settings, RP_OPTION_MODEL), pool->backend, &options,
@@ -123,7 +123,7 @@ static rp_status open_local(const rp_settings *settings, rankpool *pool)
 static rp_status share_weights(rankpool *pool)
 {
     const rp_pipeline *p = &pool->pipeline;
-    const double start   = rp_clock_now();
+    const double start = rp_clock_now();
 
     pool->weights_bytes = p->denoiser_bytes;
     if (!pool->xport->on_device || rp_ctrl_n_ranks(pool->ctrl) == 1) {
@@ -143,8 +143,8 @@ typedef struct {
 static rp_status compare_ranks(rankpool *pool)
 {
     const int n_ranks = rp_ctrl_n_ranks(pool->ctrl);
-    identity mine     = {.model = pool->pipeline.fingerprint};
-    identity *all     = NULL;
+    identity mine = {.model = pool->pipeline.fingerprint};
+    identity *all = NULL;
 
     rp_build_id(mine.build);
     RP_TRY(rp_mem_new((size_t)n_ranks, sizeof(*all), "identities", (void **)&all));
@@ -178,8 +178,7 @@ static rp_status open_together(const rp_settings *settings, rankpool *pool)
     RP_TRY(rp_xport_agree(ctrl, pool->xport));
     RP_TRY(rp_ctrl_agree(ctrl, open_local(settings, pool), "opening the model"));
     RP_TRY(compare_ranks(pool));
-    const rp_status st =
-        rp_mem_new(FIRST_MESSAGE_BYTES, 1, "messages", (void **)&pool->message);
+    const rp_status st = rp_mem_new(FIRST_MESSAGE_BYTES, 1, "messages", (void **)&pool->message);
     pool->message_bytes = st == RP_OK ? FIRST_MESSAGE_BYTES : 0;
     RP_TRY(rp_ctrl_agree(ctrl, st, "making room for messages"));
     const double start = rp_clock_now();
@@ -190,9 +189,9 @@ static rp_status open_together(const rp_settings *settings, rankpool *pool)
 
 rp_status rp_resident_open(const rp_settings *settings, rankpool **out)
 {
-    const double start   = rp_clock_now();
+    const double start = rp_clock_now();
     const bool force_mpi = strcmp(rp_settings_text(settings, RP_OPTION_TRANSPORT), "mpi") == 0;
-    rankpool *pool       = calloc(1, sizeof(*pool));
+    rankpool *pool = calloc(1, sizeof(*pool));
 
     if (pool == NULL) {
         return RP_FAIL(RP_E_NOMEM, "no memory for the pool");
@@ -209,8 +208,8 @@ rp_status rp_resident_open(const rp_settings *settings, rankpool **out)
         return st;
     }
     pool->open_seconds = rp_clock_now() - start;
-    pool->serving      = true;
-    *out               = pool;
+    pool->serving = true;
+    *out = pool;
     return RP_OK;
 }
 
@@ -308,8 +307,8 @@ static rp_status serve_one(rankpool *pool, size_t n_bytes, bool *stop)
     }
 }
 
-/* What rank 0 agreed to or was told of ends in its STOP; so does what it hears of by itself, another
- * rank's failure. Anything else would leave rank 0 waiting for this rank. */
+/* What rank 0 agreed to or was told of ends in its STOP; so does what it hears of by itself,
+ * another rank's failure. Anything else would leave rank 0 waiting for this rank. */
 static bool ends_the_job(int32_t message, rp_status st)
 {
     return st == RP_E_MPI || (st == RP_E_CUDA && message == RP_MSG_WAVE);
@@ -318,13 +317,13 @@ static bool ends_the_job(int32_t message, rp_status st)
 rp_status rp_resident_serve(rankpool *pool)
 {
     rp_status st = RP_OK;
-    bool stop    = false;
+    bool stop = false;
 
     if (rp_ctrl_rank(pool->ctrl) == 0) {
         return RP_FAIL(RP_E_ARG, "rank 0 generates; only other ranks serve");
     }
     while (!stop) {
-        size_t n_bytes     = 0;
+        size_t n_bytes = 0;
         const double begin = rp_trace_begin(&pool->trace);
         st = rp_ctrl_recv(pool->ctrl, pool->message, pool->message_bytes, &n_bytes);
         rp_trace_end(&pool->trace, begin, RP_TRACE_WAIT, (rp_trace_of){-1, -1, -1, -1});

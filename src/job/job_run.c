@@ -42,7 +42,7 @@ static double seconds_per_unit(const rp_rank_stats *before, rp_rank_stats after)
 
 static rp_status eval_wave(rp_job *job, int step, int eval, int n_units, const float *x)
 {
-    const rankpool *pool      = job->pool;
+    const rankpool *pool = job->pool;
     const rp_backend_ops *ops = pool->backend.ops;
 
     /* A transport sends what is there. Alone, units queue up behind the sampler's work; if that
@@ -58,14 +58,14 @@ static void merge_image(rp_job *job, int image, int n_branches, float *velocity)
 {
     const float *preds[RP_GUIDE_BRANCHES];
     const rp_guide_merge merge = {
-        .vec        = &job->loop.vec,
-        .preds      = preds,
+        .vec = &job->loop.vec,
+        .preds = preds,
         .n_branches = n_branches,
-        .c          = job->c,
-        .h          = job->h,
-        .w          = job->w,
-        .out        = velocity + (size_t)image * job->n_elems,
-        .room       = job->loop.room,
+        .c = job->c,
+        .h = job->h,
+        .w = job->w,
+        .out = velocity + (size_t)image * job->n_elems,
+        .room = job->loop.room,
     };
 
     for (int b = 0; b < n_branches; b++) {
@@ -76,14 +76,14 @@ static void merge_image(rp_job *job, int image, int n_branches, float *velocity)
 
 static rp_status denoise(void *arg, int eval, const float *x, float *velocity)
 {
-    rp_job *job    = arg;
+    rp_job *job = arg;
     const int step = job->eval_step[eval];
     int n_branches = 0;
 
     if (job->params.residency == 's') {
         RP_TRY(rp_resident_reset(job->pool));
     }
-    const int n_units          = plan_wave(job, step, &n_branches);
+    const int n_units = plan_wave(job, step, &n_branches);
     const rp_rank_stats before = own_stats(job);
     RP_TRY(eval_wave(job, step, eval, n_units, x));
     job->times.unit[eval] = seconds_per_unit(&before, own_stats(job));
@@ -101,12 +101,12 @@ static rp_status denoise(void *arg, int eval, const float *x, float *velocity)
 static rp_status fill_schedule(rp_job *job)
 {
     const rp_job_params *p = &job->params;
-    rp_flow_config flow    = job->pool->pipeline.flow;
-    const size_t steps     = (size_t)p->steps;
+    rp_flow_config flow = job->pool->pipeline.flow;
+    const size_t steps = (size_t)p->steps;
 
     flow.image_seq_len = job->c; /* what diffusers' Lumina2Pipeline passes on: latents.shape[1] */
     if (p->shift > 0) {
-        flow.shift                = p->shift;
+        flow.shift = p->shift;
         flow.use_dynamic_shifting = false;
     }
     RP_TRY(rp_mem_new(steps + 1, sizeof(float), "noise levels", (void **)&job->sigma));
@@ -122,15 +122,15 @@ static rp_status fill_schedule(rp_job *job)
 /* Conditions and noise levels to all ranks; buffers of the loop. */
 static rp_status load_ranks(rp_job *job)
 {
-    const double begin       = rp_clock_now();
-    rp_job_load *load        = &job->pool->load;
-    const rp_pipeline *p     = &job->pool->pipeline;
-    const size_t n_units     = (size_t)job->params.images * (size_t)load->n_conds;
+    const double begin = rp_clock_now();
+    rp_job_load *load = &job->pool->load;
+    const rp_pipeline *p = &job->pool->pipeline;
+    const size_t n_units = (size_t)job->params.images * (size_t)load->n_conds;
 
-    load->c        = job->c;
-    load->h        = job->h;
-    load->w        = job->w;
-    load->n_evals  = job->n_evals;
+    load->c = job->c;
+    load->h = job->h;
+    load->w = job->w;
+    load->n_evals = job->n_evals;
     load->n_images = job->params.images;
     load->trace_room = rp_job_trace_room(job);
     for (int i = 0; i < load->n_conds; i++) {
@@ -155,17 +155,17 @@ static rp_status show_latents(rp_job *job, int step)
 
 static rp_status sample(rp_job *job)
 {
-    const rp_sampler *sampler   = job->params.sampler;
+    const rp_sampler *sampler = job->params.sampler;
     const rp_sample_state state = {
-        .x       = job->loop.x,
-        .n       = (size_t)job->params.images * job->n_elems,
-        .sigma   = job->sigma,
+        .x = job->loop.x,
+        .n = (size_t)job->params.images * job->n_elems,
+        .sigma = job->sigma,
         .n_steps = job->params.steps,
         .denoise = denoise,
-        .arg     = job,
+        .arg = job,
         .velocity = job->loop.velocity,
-        .work    = job->loop.work,
-        .vec     = &job->loop.vec,
+        .work = job->loop.work,
+        .vec = &job->loop.vec,
     };
 
     job->started = rp_clock_now();
@@ -258,30 +258,30 @@ static rp_status hand_over(rp_job *job, rp_result **out)
         return RP_FAIL(RP_E_NOMEM, "no memory for the result");
     }
     *result = (rp_result){
-        .units            = units,
-        .n_units          = job->pool->timeline.n,
-        .n_images         = job->params.images,
-        .width            = job->params.width,
-        .height           = job->params.height,
-        .rgb              = job->rgb,
-        .report           = job->report,
-        .times            = job->times,
-        .open_seconds     = job->pool->open_seconds,
-        .read_seconds     = job->pool->pipeline.read_seconds,
-        .read_gb          = (double)job->pool->pipeline.bytes_read * 1e-9,
-        .connect_seconds  = job->pool->connect_seconds,
-        .share_seconds    = job->pool->share_seconds,
-        .share_gb         = (double)job->pool->weights_bytes * 1e-9,
+        .units = units,
+        .n_units = job->pool->timeline.n,
+        .n_images = job->params.images,
+        .width = job->params.width,
+        .height = job->params.height,
+        .rgb = job->rgb,
+        .report = job->report,
+        .times = job->times,
+        .open_seconds = job->pool->open_seconds,
+        .read_seconds = job->pool->pipeline.read_seconds,
+        .read_gb = (double)job->pool->pipeline.bytes_read * 1e-9,
+        .connect_seconds = job->pool->connect_seconds,
+        .share_seconds = job->pool->share_seconds,
+        .share_gb = (double)job->pool->weights_bytes * 1e-9,
         .steps_per_second = (job->params.steps - job->first_step) / job->times.sample,
-        .n_ranks          = rp_ctrl_n_ranks(job->pool->ctrl),
-        .stats            = job->stats,
+        .n_ranks = rp_ctrl_n_ranks(job->pool->ctrl),
+        .stats = job->stats,
     };
     result->times.step = NULL;
     result->times.unit = NULL;
-    job->rgb           = NULL;
-    job->report        = NULL;
-    job->stats         = NULL;
-    *out               = result;
+    job->rgb = NULL;
+    job->report = NULL;
+    job->stats = NULL;
+    *out = result;
     return RP_OK;
 }
 
@@ -303,16 +303,16 @@ void rp_result_free(rp_result *result)
 /* After these the other ranks are where they were: waiting for the next message. */
 static bool still_serves(rp_status st)
 {
-    return st == RP_OK || st == RP_E_ARG || st == RP_E_IO || st == RP_E_EXISTS || st == RP_E_FORMAT ||
-           st == RP_E_CANCEL;
+    return st == RP_OK || st == RP_E_ARG || st == RP_E_IO || st == RP_E_EXISTS ||
+           st == RP_E_FORMAT || st == RP_E_CANCEL;
 }
 
 rp_status rp_job_run(rankpool *pool, const rp_settings *settings, const rp_hooks *hooks,
                      rp_result **result_out)
 {
-    rp_job job         = {.pool = pool, .settings = settings, .hooks = hooks};
+    rp_job job = {.pool = pool, .settings = settings, .hooks = hooks};
     const double begin = rp_clock_now();
-    rp_status st       = rp_job_params_read(settings, &job.params);
+    rp_status st = rp_job_params_read(settings, &job.params);
 
     if (st == RP_OK) {
         st = rp_mem_new((size_t)rp_ctrl_n_ranks(pool->ctrl), sizeof(*job.stats), "statistics",

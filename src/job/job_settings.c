@@ -1,4 +1,5 @@
-/* job_settings.c - option names and values: from the environment, from text, from JSON, from a PNG. */
+/* job_settings.c - option names and values: from the environment, from text, from JSON, from a PNG.
+ */
 #include "job/job_settings.h"
 
 #include "base/check.h"
@@ -63,7 +64,7 @@ rp_settings *rp_settings_new(void)
 rp_settings *rp_settings_copy(const rp_settings *settings)
 {
     rp_settings *copy = calloc(1, sizeof(*copy));
-    bool ok           = copy != NULL;
+    bool ok = copy != NULL;
 
     for (int id = 0; ok && id < RP_N_OPTIONS; id++) {
         ok = put(copy, (rp_option_id)id, settings->text[id]);
@@ -156,7 +157,7 @@ static rp_status member_text(const cJSON *item, char *buffer, size_t n_bytes, co
 static rp_status set_member(rp_settings *settings, const cJSON *item, bool job_line)
 {
     const rp_option_id id = rp_option_find(item->string);
-    const char *text      = NULL;
+    const char *text = NULL;
     char buffer[64];
 
     if (id == RP_N_OPTIONS) {
@@ -173,7 +174,7 @@ static rp_status set_member(rp_settings *settings, const cJSON *item, bool job_l
 static rp_status parse_object(const char *json, cJSON **out)
 {
     const char *end = NULL;
-    cJSON *root     = cJSON_ParseWithOpts(json, &end, 1);
+    cJSON *root = cJSON_ParseWithOpts(json, &end, 1);
 
     if (root == NULL) {
         const long at = end != NULL ? (long)(end - json) : 0;
@@ -181,7 +182,8 @@ static rp_status parse_object(const char *json, cJSON **out)
     }
     if (!cJSON_IsObject(root)) {
         cJSON_Delete(root);
-        return RP_FAIL(RP_E_FORMAT, "not a JSON object: a job line looks like {\"prompt\": \"sun\"}");
+        return RP_FAIL(RP_E_FORMAT,
+                       "not a JSON object: a job line looks like {\"prompt\": \"sun\"}");
     }
     *out = root;
     return RP_OK;
@@ -190,7 +192,7 @@ static rp_status parse_object(const char *json, cJSON **out)
 /* All or nothing: members go into a copy whose values are then taken over. */
 static rp_status set_members(rp_settings *settings, const cJSON *root)
 {
-    rp_status st      = RP_OK;
+    rp_status st = RP_OK;
     rp_settings *next = rp_settings_copy(settings);
 
     if (next == NULL) {
@@ -206,9 +208,9 @@ static rp_status set_members(rp_settings *settings, const cJSON *root)
         RP_TRY_OUT(set_member(next, item, true));
     }
     for (int id = 0; id < RP_N_OPTIONS; id++) {
-        char *swap         = settings->text[id];
+        char *swap = settings->text[id];
         settings->text[id] = next->text[id];
-        next->text[id]     = swap;
+        next->text[id] = swap;
     }
 out:
     rp_settings_free(next);
@@ -217,7 +219,7 @@ out:
 
 rp_status rp_settings_set_json(rp_settings *settings, const char *json)
 {
-    cJSON *root    = NULL;
+    cJSON *root = NULL;
     const long bad = rp_text_bad_utf8(json);
 
     if (bad >= 0) {
@@ -252,9 +254,9 @@ static rp_status set_picture(rp_settings *settings, const cJSON *root)
 
 rp_status rp_settings_set_png(rp_settings *settings, const char *path)
 {
-    rp_status st      = RP_OK;
-    char *json        = NULL;
-    cJSON *root       = NULL;
+    rp_status st = RP_OK;
+    char *json = NULL;
+    cJSON *root = NULL;
     rp_settings *next = NULL;
 
     RP_TRY_OUT(rp_image_read_settings(path, &json));
@@ -266,8 +268,8 @@ rp_status rp_settings_set_png(rp_settings *settings, const char *path)
     }
     RP_TRY_OUT(set_picture(next, root));
     rp_settings swap = *settings;
-    *settings        = *next;
-    *next            = swap;
+    *settings = *next;
+    *next = swap;
 out:
     rp_settings_free(next);
     cJSON_Delete(root);
@@ -321,31 +323,31 @@ rp_status rp_job_params_read(const rp_settings *s, rp_job_params *out)
         return RP_FAIL(RP_E_ARG, "%s", s->env_error);
     }
     *out = (rp_job_params){
-        .prompt        = s->text[RP_OPTION_PROMPT],
-        .negative      = s->text[RP_OPTION_NEGATIVE],
+        .prompt = s->text[RP_OPTION_PROMPT],
+        .negative = s->text[RP_OPTION_NEGATIVE],
         .system_prompt = s->text[RP_OPTION_SYSTEM_PROMPT],
-        .out           = s->text[RP_OPTION_OUT],
-        .latents_in    = s->text[RP_OPTION_LATENTS_IN],
-        .latents_out   = s->text[RP_OPTION_LATENTS_OUT],
-        .report        = s->text[RP_OPTION_REPORT],
-        .trace         = s->text[RP_OPTION_TRACE],
-        .checkpoint    = s->text[RP_OPTION_CHECKPOINT],
-        .seed          = strtoull(s->text[RP_OPTION_SEED], NULL, 10),
-        .images        = (int)rp_settings_int(s, RP_OPTION_IMAGES, 1),
-        .width         = (int)rp_settings_int(s, RP_OPTION_WIDTH, 0),
-        .height        = (int)rp_settings_int(s, RP_OPTION_HEIGHT, 0),
-        .steps         = (int)rp_settings_int(s, RP_OPTION_STEPS, 1),
-        .max_tokens    = (int)rp_settings_int(s, RP_OPTION_MAX_TOKENS, 1),
+        .out = s->text[RP_OPTION_OUT],
+        .latents_in = s->text[RP_OPTION_LATENTS_IN],
+        .latents_out = s->text[RP_OPTION_LATENTS_OUT],
+        .report = s->text[RP_OPTION_REPORT],
+        .trace = s->text[RP_OPTION_TRACE],
+        .checkpoint = s->text[RP_OPTION_CHECKPOINT],
+        .seed = strtoull(s->text[RP_OPTION_SEED], NULL, 10),
+        .images = (int)rp_settings_int(s, RP_OPTION_IMAGES, 1),
+        .width = (int)rp_settings_int(s, RP_OPTION_WIDTH, 0),
+        .height = (int)rp_settings_int(s, RP_OPTION_HEIGHT, 0),
+        .steps = (int)rp_settings_int(s, RP_OPTION_STEPS, 1),
+        .max_tokens = (int)rp_settings_int(s, RP_OPTION_MAX_TOKENS, 1),
         .prompt_tokens = (int)rp_settings_int(s, RP_OPTION_PROMPT_TOKENS, 1),
-        .overwrite     = rp_settings_on(s, RP_OPTION_OVERWRITE),
-        .softcap       = rp_settings_on(s, RP_OPTION_SOFTCAP),
-        .shift         = real_of(s, RP_OPTION_SHIFT),
-        .guide = {.scale      = (float)real_of(s, RP_OPTION_GUIDANCE),
-                  .renorm     = rp_settings_on(s, RP_OPTION_GUIDANCE_RENORM),
+        .overwrite = rp_settings_on(s, RP_OPTION_OVERWRITE),
+        .softcap = rp_settings_on(s, RP_OPTION_SOFTCAP),
+        .shift = real_of(s, RP_OPTION_SHIFT),
+        .guide = {.scale = (float)real_of(s, RP_OPTION_GUIDANCE),
+                  .renorm = rp_settings_on(s, RP_OPTION_GUIDANCE_RENORM),
                   .truncation = real_of(s, RP_OPTION_GUIDANCE_TRUNCATION)},
-        .guider    = find_rp_guider(s->text[RP_OPTION_GUIDER]),
-        .sampler   = find_rp_sampler(s->text[RP_OPTION_SAMPLER]),
-        .schedule  = find_rp_schedule(s->text[RP_OPTION_SCHEDULE]),
+        .guider = find_rp_guider(s->text[RP_OPTION_GUIDER]),
+        .sampler = find_rp_sampler(s->text[RP_OPTION_SAMPLER]),
+        .schedule = find_rp_schedule(s->text[RP_OPTION_SCHEDULE]),
         .residency = s->text[RP_OPTION_RESIDENCY][0],
     };
     return RP_OK;
@@ -374,8 +376,8 @@ static bool add_value(cJSON *root, rp_option_id id, const char *text)
 char *rp_settings_json(const rp_settings *settings, int flag, const char *const *extra)
 {
     cJSON *root = cJSON_CreateObject();
-    bool ok     = root != NULL;
-    char *json  = NULL;
+    bool ok = root != NULL;
+    char *json = NULL;
 
     for (; ok && extra != NULL && extra[0] != NULL; extra += 2) {
         ok = cJSON_AddStringToObject(root, extra[0], extra[1]) != NULL;

@@ -12,9 +12,9 @@
 #include <stdint.h>
 
 struct rp_settings {
-    char *text[RP_N_OPTIONS];       /* every value as text, checked when it was set */
-    char *env_error;                /* what was wrong with the environment, or NULL */
-    uint64_t picture_fingerprint;   /* of the model that made the picture of set_png; 0: none */
+    char *text[RP_N_OPTIONS];     /* every value as text, checked when it was set */
+    char *env_error;              /* what was wrong with the environment, or NULL */
+    uint64_t picture_fingerprint; /* of the model that made the picture of set_png; 0: none */
 };
 
 /* Typed values; text is borrowed from the settings. */
@@ -41,8 +41,8 @@ const char *rp_settings_text(const rp_settings *settings, rp_option_id id);
 long rp_settings_int(const rp_settings *settings, rp_option_id id, long unset);
 bool rp_settings_on(const rp_settings *settings, rp_option_id id);
 
-/* JSON text {"name": value, ...} of all options with `flag` (0: all), numbers as numbers. `extra` is put
- * in front, pairs key, text, ..., NULL. Free with free(); NULL when out of memory. */
+/* JSON text {"name": value, ...} of all options with `flag` (0: all), numbers as numbers. `extra`
+ * is put in front, pairs key, text, ..., NULL. Free with free(); NULL when out of memory. */
 char *rp_settings_json(const rp_settings *settings, int flag, const char *const *extra);
 
 #endif

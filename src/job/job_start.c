@@ -19,16 +19,16 @@
 static rp_status check_side(const rp_job *job, const char *name, int *px, int *latent)
 {
     const rp_pipeline *p = &job->pool->pipeline;
-    const int scale      = p->vae_info.scale;
-    const int multiple   = scale * p->denoiser_info.patch;
-    const int largest    = scale * p->denoiser_info.max_latent_size;
+    const int scale = p->vae_info.scale;
+    const int multiple = scale * p->denoiser_info.patch;
+    const int largest = scale * p->denoiser_info.max_latent_size;
 
     if (*px == 0) {
         *px = scale * p->denoiser_info.native_size;
     }
     if (*px % multiple != 0 || *px > largest) {
-        return RP_FAIL(RP_E_ARG, "%s %d is not allowed; model %s takes multiples of %d up to %d", name,
-                       *px, rp_pipeline_name(p), multiple, largest);
+        return RP_FAIL(RP_E_ARG, "%s %d is not allowed; model %s takes multiples of %d up to %d",
+                       name, *px, rp_pipeline_name(p), multiple, largest);
     }
     *latent = *px / scale;
     return RP_OK;
@@ -40,13 +40,16 @@ static rp_status check_area(const rp_job *job)
     const rankpool *pool = job->pool;
     const size_t largest = (size_t)job->h * (size_t)job->w * pool->pipeline.vae_info.widest;
 
-    if (largest <= INT32_MAX || !pool->device.on_device || pool->backend.ops->picture_rows(pool->backend.self)) {
+    if (largest <= INT32_MAX || !pool->device.on_device ||
+        pool->backend.ops->picture_rows(pool->backend.self)) {
         return RP_OK;
     }
     return RP_FAIL(RP_E_ARG,
-                   "width %d, height %d: the VAE's pictures would hold %zu numbers; with --precision %s on a GPU "
+                   "width %d, height %d: the VAE's pictures would hold %zu numbers; with "
+                   "--precision %s on a GPU "
                    "%d are allowed; use bf16, or a smaller size",
-                   job->params.width, job->params.height, largest, pool->device.precision, INT32_MAX);
+                   job->params.width, job->params.height, largest, pool->device.precision,
+                   INT32_MAX);
 }
 
 /* ---- output names */
@@ -54,7 +57,7 @@ static rp_status check_area(const rp_job *job)
 /* "a/heart.png" and image 3 of several -> "a/heart-0003.png". */
 static char *numbered_name(const char *out, int image, int n_images)
 {
-    const char *dot   = strrchr(out, '.');
+    const char *dot = strrchr(out, '.');
     const char *slash = strrchr(out, '/');
 
     if (n_images == 1) {
@@ -69,7 +72,7 @@ static char *numbered_name(const char *out, int image, int n_images)
 static rp_status check_pictures(rp_job *job)
 {
     const rp_job_params *p = &job->params;
-    const size_t n         = strlen(p->out);
+    const size_t n = strlen(p->out);
 
     RP_TRY(rp_mem_new((size_t)p->images, sizeof(char *), "names", (void **)&job->files));
     if (n == 0) {
@@ -95,7 +98,7 @@ rp_status rp_job_check(rp_job *job)
     RP_TRY(check_side(job, "width", &p->width, &job->w));
     RP_TRY(check_side(job, "height", &p->height, &job->h));
     RP_TRY(check_area(job));
-    job->c       = job->pool->pipeline.denoiser_info.latent_channels;
+    job->c = job->pool->pipeline.denoiser_info.latent_channels;
     job->n_elems = (size_t)job->c * (size_t)job->h * (size_t)job->w;
     RP_TRY(check_pictures(job));
     if (p->latents_out[0] != '\0') {
@@ -115,17 +118,18 @@ rp_status rp_job_check(rp_job *job)
 static rp_status check_latents(const rp_job *job, const rp_tensor *t)
 {
     const int64_t want[4] = {job->params.images, job->c, job->h, job->w};
-    const int skip        = t->n_dims == 3 && job->params.images == 1; /* [c, h, w] of one image */
-    bool fits             = t->dtype == RP_F32 && t->n_dims == 4 - skip;
+    const int skip = t->n_dims == 3 && job->params.images == 1; /* [c, h, w] of one image */
+    bool fits = t->dtype == RP_F32 && t->n_dims == 4 - skip;
 
     for (int i = 0; fits && i < t->n_dims; i++) {
         fits = t->dim[i] == want[i + skip];
     }
     if (!fits) {
-        return RP_FAIL(RP_E_FORMAT,
-                       "%s: tensor 'latents' must be F32 [%d, %d, %d, %d] (images, channels, height, "
-                       "width) for this job",
-                       job->params.latents_in, job->params.images, job->c, job->h, job->w);
+        return RP_FAIL(
+            RP_E_FORMAT,
+            "%s: tensor 'latents' must be F32 [%d, %d, %d, %d] (images, channels, height, "
+            "width) for this job",
+            job->params.latents_in, job->params.images, job->c, job->h, job->w);
     }
     for (int64_t i = 0; i < rp_tensor_elems(t); i++) {
         if (!isfinite(((const float *)t->data)[i])) {

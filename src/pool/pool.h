@@ -24,8 +24,8 @@ typedef struct {
     float cost;    /* relative, > 0 */
 } rp_unit;
 
-/* `eval` of a wave that is no model call: its units are images to decode. They are placed by what is
- * known of the ranks, but teach nothing about them: their cost is of another kind. */
+/* `eval` of a wave that is no model call: its units are images to decode. They are placed by what
+ * is known of the ranks, but teach nothing about them: their cost is of another kind. */
 enum { RP_EVAL_DECODE = -1 };
 
 /* Evaluate one unit at model call `eval`: in [in_bytes] -> out [out_bytes], backend memory. */

@@ -1,8 +1,8 @@
 /*
  * tensor.h - shape, element type and borrowed data.
  *
- * Shapes are written [slowest, ..., fastest] and tensors are contiguous. The same letters everywhere:
- *   b images   t tokens   d dim   n heads   c channels   h w latent (or picture) pixels
+ * Shapes are written [slowest, ..., fastest] and tensors are contiguous. The same letters
+ * everywhere: b images   t tokens   d dim   n heads   c channels   h w latent (or picture) pixels
  */
 #ifndef RP_TENSOR_H
 #define RP_TENSOR_H
@@ -25,11 +25,11 @@ typedef enum {
 
 typedef struct {
     rp_dtype dtype;
-    int n_dims;                   /* 0 (one element) to RP_TENSOR_DIMS */
-    int64_t dim[RP_TENSOR_DIMS];  /* slowest first; unused ones are 1 */
-    const void *data;             /* borrowed; lives as long as what it was taken from */
-    const float *scale;           /* borrowed; of F8_E4M3: its elements are to be multiplied by it */
-    int64_t n_scales;             /* 0: by nothing; 1: all by one; dim[0]: each row by its own */
+    int n_dims;                  /* 0 (one element) to RP_TENSOR_DIMS */
+    int64_t dim[RP_TENSOR_DIMS]; /* slowest first; unused ones are 1 */
+    const void *data;            /* borrowed; lives as long as what it was taken from */
+    const float *scale;          /* borrowed; of F8_E4M3: its elements are to be multiplied by it */
+    int64_t n_scales;            /* 0: by nothing; 1: all by one; dim[0]: each row by its own */
     bool narrow; /* a weight that a backend may keep in 8 bits, when that precision is asked for */
 } rp_tensor;
 

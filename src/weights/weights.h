@@ -4,12 +4,12 @@
  *   <dir>/<stem>.safetensors                                  one file
  *   <dir>/<stem>.safetensors.index.json {"weight_map": {..}}  shards
  *
- * stem is "diffusion_pytorch_model" (diffusers) or "model" (transformers); both are tried, and the one
- * file goes before the shards. Index and shards must agree on every tensor.
+ * stem is "diffusion_pytorch_model" (diffusers) or "model" (transformers); both are tried, and the
+ * one file goes before the shards. Index and shards must agree on every tensor.
  *
  * A network binds its tensors one after the other (rp_weights_bind) and then asks once whether all
- * was well (rp_weights_finish): what is missing, left over, misshapen or of a wrong type is named in
- * ONE error.
+ * was well (rp_weights_finish): what is missing, left over, misshapen or of a wrong type is named
+ * in ONE error.
  */
 #ifndef RP_WEIGHTS_H
 #define RP_WEIGHTS_H
@@ -29,8 +29,9 @@ rp_status rp_weights_open(const char *dir, rp_weights **out);
 void rp_weights_close(rp_weights *weights); /* NULL is allowed; all bound tensors die with it */
 
 /* printf-style name -> *out, which must have exactly these dims (n_dims of them) and be F32, F16,
- * BF16 or F8_E4M3. Of F8_E4M3 "X.weight", an "X.scale_weight" (or "X.weight_scale") beside it of one number
- * or one for each row comes along as out->scale. Problems are noted, and *out is then an empty tensor; see rp_weights_finish. */
+ * BF16 or F8_E4M3. Of F8_E4M3 "X.weight", an "X.scale_weight" (or "X.weight_scale") beside it of
+ * one number or one for each row comes along as out->scale. Problems are noted, and *out is then an
+ * empty tensor; see rp_weights_finish. */
 void rp_weights_bind(rp_weights *weights, rp_tensor *out, int n_dims, const int64_t *dims,
                      const char *format, ...)
 #if defined(__GNUC__)
@@ -41,8 +42,8 @@ void rp_weights_bind(rp_weights *weights, rp_tensor *out, int n_dims, const int6
 /* Is there such a tensor? For prefixes that vary ("model."). Notes nothing. NULL has none. */
 bool rp_weights_has(const rp_weights *weights, const char *name);
 
-/* Tensors whose names start with this are not "left over" (the VAE's "encoder."); up to 16 prefixes.
- * NULL is allowed: nothing is left over there. */
+/* Tensors whose names start with this are not "left over" (the VAE's "encoder."); up to 16
+ * prefixes. NULL is allowed: nothing is left over there. */
 void rp_weights_ignore(rp_weights *weights, const char *prefix);
 
 /* RP_OK, or RP_E_FORMAT with one line that counts and names what is wrong (the first few of each
