@@ -159,6 +159,21 @@ shared() { # PRECISION TRANSPORT N : N ranks on the one GPU give the bytes of on
     say "same bytes"
 }
 
+several() { # N : three pictures by N ranks, each of which decodes its share, are those of one
+    local i many=("${job[@]}" --images 3 --backend cuda --precision bf16)
+    [ -e many-0002.png ] || go "$rankpool" "${many[@]}" --out many.png
+    ranks "$1" "$rankpool" "${many[@]}" --transport nccl --allow-shared-gpu --out "many-$1.png" --trace many.json
+    for i in 0 1 2; do cmp "many-000$i.png" "many-$1-000$i.png"; done
+    python3 - many.json "$1" <<'END' >&3
+import json, sys
+events = json.load(open(sys.argv[1]))["traceEvents"]
+decodes = [e for e in events if e.get("ph") == "X" and e["name"].startswith("decode")]
+by_rank = {e["tid"] for e in decodes}
+assert len(decodes) >= 3 and len(by_rank) == int(sys.argv[2]), (len(decodes), by_rank)
+print("same bytes, decoded on", len(by_rank), "ranks")
+END
+}
+
 # ---- against diffusers on the same GPU
 
 # First guesses, as above: relative L2 distance of the latents after 4 guided steps.
@@ -333,6 +348,7 @@ all_rows() {
     row "picture bf16 from itself" from_picture
     for n in 1 2 3; do row "bf16, $n ranks, nccl" shared bf16 nccl $n; done
     row "f32, 2 ranks, nccl" shared f32 nccl 2
+    for n in 2 3; do row "bf16, 3 pictures, $n ranks, nccl" several $n; done
     for n in 2 3; do row "bf16, $n ranks, mpi" shared bf16 mpi $n; done
     for p in f32 bf16; do
         v=most_$p
