@@ -19,7 +19,7 @@ COLUMNS = ("mode", "nodes", "ranks", "images", "jobs", "seconds_median", "second
            "busy_percent", "idle_percent", "wire_percent", "skew_percent")
 
 DEFINITIONS = """\
-* **seconds**: one job from prompt to pictures in memory (encode + sample + decode), median of the jobs; **p5-p95**:
+* **seconds**: one job from prompt to pictures in memory (encode + noise + load + sample + decode), median of the jobs; **p5-p95**:
   percentiles 5 and 95 of the same, interpolated.
 * **images/s**: images / median seconds. **speed-up**: images/s over that of the base. **efficiency**: speed-up over
   (ranks / ranks of the base); the ideal is 100 %. Rank 0 alone encodes the text, which bounds both.

@@ -302,7 +302,8 @@ const rp_cli_command rp_cli_bench = {
         "Runs one job again and again (default: \"red heart\", 30 steps) and prints medians with "
         "the "
         "least and the most: steps per second and time per step (sampling alone), seconds per job "
-        "and images per second (prompt to picture), start-up, and for every rank the share of time "
+        "and images per second (prompt to picture), what a job does beside its steps (text, noise, "
+        "loading the ranks, decoding, writing), start-up, and for every rank the share of time "
         "busy, idle and on the wire, and its units; on a GPU also how long it waits between two "
         "units. "
         "Writes no picture unless --out is given.",
