@@ -14,12 +14,10 @@
  */
 #include "base/randn.h"
 
+#include "base/float_bits.h"
+
 #include <math.h>
 #include <stdbool.h>
-#include <string.h>
-
-/* In functions for several kinds of processor. */
-#define INLINE static inline __attribute__((always_inline))
 
 enum { MT_N = 624, MT_M = 397, BLOCK = 16, HALF = BLOCK / 2 };
 
@@ -114,32 +112,17 @@ static double uniform_double(mt19937 *mt)
     return (double)(word & 0x1fffffffffffffu) * 0x1p-53;
 }
 
-INLINE uint32_t bits_of(float x)
-{
-    uint32_t bits;
-
-    memcpy(&bits, &x, sizeof(bits));
-    return bits;
-}
-
-INLINE float float_of(uint32_t bits)
-{
-    float x;
-
-    memcpy(&x, &bits, sizeof(x));
-    return x;
-}
-
 /* Natural logarithm of 2^-24 <= x <= 1: x = 2^e m, 0.707 <= m < 1.414, polynomial in m - 1. */
-INLINE float log_avx2(float x)
+RP_FLOAT_INLINE float log_avx2(float x)
 {
     static const float p[9] = {7.0376836292e-2f,  -1.1514610310e-1f, 1.1676998740e-1f,
                                -1.2420140846e-1f, 1.4249322787e-1f,  -1.6668057665e-1f,
                                2.0000714765e-1f,  -2.4999993993e-1f, 3.3333331174e-1f};
-    const uint32_t bits = bits_of(x);
-    const float half = float_of((bits & 0x7fffffu) | 0x3f000000u); /* 0.5 up to 1 */
+    const uint32_t bits = rp_bits_of(x);
+    const float half = rp_float_of((bits & 0x7fffffu) | 0x3f000000u); /* 0.5 up to 1 */
     const uint32_t small = half < 0.707106781186547524f;
-    const float m = half - 1.0f + float_of(bits_of(half) & -small); /* as the vector code adds */
+    const float m =
+        half - 1.0f + rp_float_of(rp_bits_of(half) & -small); /* as the vector code adds */
     const int exponent = (int)(bits >> 23) - 126 - (int)small;
     const float e = (float)exponent, z = m * m;
     float y = p[0];
@@ -153,7 +136,7 @@ INLINE float log_avx2(float x)
 
 /* Sine and cosine of 0 <= x < 2 pi: reduced by multiples of pi / 4 in three parts, then one
  * polynomial for each; which of them is the sine depends on the octant. */
-INLINE void sincos_avx2(float x, float *sin_out, float *cos_out)
+RP_FLOAT_INLINE void sincos_avx2(float x, float *sin_out, float *cos_out)
 {
     const int octant = ((int)(x * 1.27323954473516f) + 1) & ~1;
     const float y = (float)octant;
@@ -172,13 +155,13 @@ INLINE void sincos_avx2(float x, float *sin_out, float *cos_out)
     s = fmaf(s * z, x, x);
 
     const uint32_t bits = (uint32_t)octant, swap = -(bits >> 1 & 1);
-    const uint32_t differ = (bits_of(s) ^ bits_of(c)) & swap;
-    *sin_out = float_of((bits_of(s) ^ differ) ^ (bits & 4) << 29);
-    *cos_out = float_of((bits_of(c) ^ differ) ^ (~(bits - 2) & 4) << 29);
+    const uint32_t differ = (rp_bits_of(s) ^ rp_bits_of(c)) & swap;
+    *sin_out = rp_float_of((rp_bits_of(s) ^ differ) ^ (bits & 4) << 29);
+    *cos_out = rp_float_of((rp_bits_of(c) ^ differ) ^ (~(bits - 2) & 4) << 29);
 }
 
 /* Box-Muller in place over 16 uniforms: the first 8 give the radii, the last 8 the angles. */
-INLINE void box_muller(float *block)
+RP_FLOAT_INLINE void box_muller(float *block)
 {
     for (int j = 0; j < HALF; j++) {
         const float radius = sqrtf(-2.0f * log_avx2(1.0f - block[j]));
@@ -191,7 +174,7 @@ INLINE void box_muller(float *block)
     }
 }
 
-INLINE void make_normal(float *out, size_t n)
+RP_FLOAT_INLINE void make_normal(float *out, size_t n)
 {
     for (size_t i = 0; i + BLOCK <= n; i += BLOCK) {
         box_muller(out + i);

@@ -3,7 +3,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
-#include "tensor/float_bits.h"
+#include "base/float_bits.h"
 
 #include <inttypes.h>
 #include <stdarg.h>

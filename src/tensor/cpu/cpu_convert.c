@@ -1,7 +1,7 @@
 /* cpu_convert.c - weights of any type to f32. */
 #include "tensor/cpu/cpu.h"
 
-#include "tensor/float_bits.h"
+#include "base/float_bits.h"
 
 #include <assert.h>
 #include <string.h>

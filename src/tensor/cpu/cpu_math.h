@@ -9,7 +9,7 @@
 
 #include "tensor/cpu/cpu.h"
 
-#include "tensor/float_bits.h"
+#include "base/float_bits.h"
 
 #include <stdint.h>
 

@@ -1,4 +1,4 @@
-/* float_bits.h - numbers of 16 and 8 bits as floats, exactly. For loops: all of it is inlined. */
+/* float_bits.h - the bits of floats; numbers of 16 and 8 bits as floats, exactly. For loops: all of it is inlined. */
 #ifndef RP_FLOAT_BITS_H
 #define RP_FLOAT_BITS_H
 
