@@ -12,6 +12,7 @@
 #include "base/mem.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 
 #define AHEAD       2
@@ -81,17 +82,29 @@ static void allow(team *t, int i)
     pthread_mutex_unlock(&t->lock);
 }
 
-/* As many as the system gives; without any the caller does it. */
+/* As many as the system gives; without any the caller does it. Signals are the caller's business:
+ * new threads take none. They begin when `allow` is called first. */
 static void start(team *t, int n_threads)
 {
-    t->limit = AHEAD * n_threads;
+    sigset_t all, before;
+
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     while (t->n_threads < n_threads && t->n_threads < t->n && t->n_threads < MAX_THREADS &&
            pthread_create(&t->threads[t->n_threads], NULL, compress, t) == 0) {
         t->n_threads++;
     }
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-/* No more pictures are begun. */
+static void drop(made *m)
+{
+    free(m->png.bytes);
+    m->png = (rp_png){NULL};
+}
+
+/* No more pictures are begun, those that nobody has written are dropped; the caller goes on alone.
+ */
 static void stop(team *t)
 {
     pthread_mutex_lock(&t->lock);
@@ -101,27 +114,37 @@ static void stop(team *t)
     for (int i = 0; i < t->n_threads; i++) {
         pthread_join(t->threads[i], NULL);
     }
+    t->n_threads = 0;
     for (int i = 0; i < t->n; i++) {
-        free(t->made[i].png.bytes);
+        drop(&t->made[i]);
     }
+}
+
+/* Picture i is made. Threads may take more memory than there is: then it is tried without them. */
+static bool make(team *t, int i)
+{
+    made *const m = &t->made[i];
+
+    if (t->n_threads > 0) {
+        allow(t, i);
+        if (m->ok) {
+            return true;
+        }
+        stop(t);
+    }
+    return rp_png_encode(&t->files[i], t->w, t->h, &m->png);
 }
 
 static rp_status write_one(team *t, int i, int overwrite)
 {
     made *const m = &t->made[i];
 
-    if (t->n_threads > 0) {
-        allow(t, i);
-    } else {
-        m->ok = rp_png_encode(&t->files[i], t->w, t->h, &m->png);
-    }
-    if (!m->ok) {
+    if (!make(t, i)) {
         return RP_FAIL(RP_E_NOMEM, "cannot encode %s: %s", t->files[i].path, m->png.message);
     }
-    RP_TRY(rp_png_write(&t->files[i], &m->png, overwrite));
-    free(m->png.bytes);
-    m->png.bytes = NULL;
-    return RP_OK;
+    const rp_status st = rp_png_write(&t->files[i], &m->png, overwrite);
+    drop(m);
+    return st;
 }
 
 rp_status rp_image_write_pngs(const rp_image_file *files, int n, int w, int h, int overwrite,

@@ -4,11 +4,14 @@
 
 #include "image/image.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include <png.h>
 
 #define N    20
 #define SIDE 40
@@ -18,9 +21,25 @@ static uint8_t g_rgb[N][SIDE * SIDE * 3];
 static char g_path[N][700], g_settings[N][32];
 static rp_image_file g_files[N];
 
+/* Calls of png_create_info_struct (linked with --wrap) from g_fails_from on give NULL, g_fails of
+ * them. */
+static atomic_int g_calls, g_fails_from, g_fails;
+
+png_infop __real_png_create_info_struct(png_const_structrp png);
+png_infop __wrap_png_create_info_struct(png_const_structrp png);
+
+png_infop __wrap_png_create_info_struct(png_const_structrp png)
+{
+    const int call = atomic_fetch_add(&g_calls, 1), from = atomic_load(&g_fails_from);
+
+    return call >= from && call < from + atomic_load(&g_fails) ? NULL
+                                                               : __real_png_create_info_struct(png);
+}
+
 static int set_up(void **state)
 {
     (void)state;
+    g_calls = g_fails_from = g_fails = 0;
     g_dir = rpt_mkdir();
     rpt_log_collect();
     rpt_log_clear();
@@ -109,6 +128,28 @@ static void bad_ones_are_refused_before_any_is_written(void **state)
     assert_int_equal(rp_image_write_pngs(g_files, 0, SIDE, SIDE, 0, 4), RP_OK);
 }
 
+/* Threads that find no memory are not the end: one picture at a time may do. */
+static void without_memory_for_threads_one_does_it(void **state)
+{
+    (void)state;
+    for (int from = 0; from < N; from += 3) {
+        g_calls = 0;
+        g_fails_from = from;
+        g_fails = 1;
+        assert_int_equal(rp_image_write_pngs(g_files, N, SIDE, SIDE, 1, 4), RP_OK);
+        for (int i = 0; i < N; i++) {
+            assert_true(is_there(i));
+            assert_int_equal(unlink(g_path[i]), 0);
+        }
+    }
+    g_calls = 0;
+    g_fails_from = 8;
+    g_fails = 1000;
+    assert_int_equal(rp_image_write_pngs(g_files, N, SIDE, SIDE, 1, 4), RP_E_NOMEM);
+    assert_non_null(strstr(rpt_log_last(), "cannot encode"));
+    assert_false(is_there(N - 1));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -117,6 +158,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_there_is_kept, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bad_ones_are_refused_before_any_is_written, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(without_memory_for_threads_one_does_it, set_up, tear_down),
     };
     return cmocka_run_group_tests_name("image files", tests, NULL, NULL);
 }
