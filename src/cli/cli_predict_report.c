@@ -122,9 +122,8 @@ static void fill_times(const cJSON *root, rp_predict_job *job)
     job->waves = sums.units / (steps * wave);
     job->root_ms = alone ? number(root, "step_ms") - job->waves * wave * mean
                          : 1e3 * (sum_of(seconds) - sums.own) / steps;
-    /* all ranks were asked to decode, each its share */
     job->decode_ms =
-        1e3 * number(root, "decode_seconds") / ceil(job->images / number(root, "n_ranks"));
+        1e3 * number(root, "decode_seconds") / ceil(job->images / number(root, "decode_ranks"));
     job->root_ms = job->root_ms < 0 ? 0 : job->root_ms; /* medians of both need not fit */
 }
 

@@ -12,8 +12,9 @@
 /* Measured on rank 0, seconds. */
 typedef struct {
     double encode, noise, load, sample, decode, write, total;
-    double *step; /* [n_steps] */
-    double *unit; /* [n_evals] of one unit on rank 0, the mean of its units in that wave */
+    int decode_ranks; /* among how many the pictures were spread */
+    double *step;     /* [n_steps] */
+    double *unit;     /* [n_evals] of one unit on rank 0, the mean of its units in that wave */
     double step_median, unit_median;
     double warm; /* what the first two steps took more than the median: plans, recording */
     double gpu_idle_median,

@@ -291,6 +291,7 @@ static rp_status decode_together(rp_job *job)
     if (all_can(job, all)) {
         RP_TRY_OUT(run_wave(job));
         RP_TRY_OUT(collect(job));
+        job->times.decode_ranks = rp_ctrl_n_ranks(pool->ctrl);
     }
 out:
     release_slots(pool);
@@ -327,6 +328,7 @@ rp_status rp_job_decode(rp_job *job)
 
     RP_TRY(rp_job_progress(job, "decode", job->params.steps));
     RP_TRY(make_room(job));
+    job->times.decode_ranks = 1;
     if (can_share(job)) {
         RP_TRY(decode_together(job));
     }

@@ -82,7 +82,8 @@ static bool add_times(cJSON *root, const rp_job *job)
     return num(root, "open_seconds", job->pool->open_seconds) &&
            num(root, "encode_seconds", t->encode) && num(root, "noise_seconds", t->noise) &&
            num(root, "load_seconds", t->load) && num(root, "sample_seconds", t->sample) &&
-           num(root, "decode_seconds", t->decode) && num(root, "write_seconds", t->write) &&
+           num(root, "decode_seconds", t->decode) && num(root, "decode_ranks", t->decode_ranks) &&
+           num(root, "write_seconds", t->write) &&
            num(root, "steps_per_second", (job->params.steps - job->first_step) / t->sample) &&
            num(root, "step_ms", 1e3 * t->step_median) &&
            num(root, "unit_ms", 1e3 * t->unit_median) &&

@@ -165,7 +165,9 @@ rp_status rp_job_start_latents(rp_job *job)
 
     RP_TRY(rp_mem_new((size_t)n * job->n_elems, sizeof(float), "latents", (void **)&job->x));
     if (job->params.latents_in[0] != '\0') {
-        return read_latents(job);
+        RP_TRY(read_latents(job));
+        job->times.noise = rp_clock_now() - begin;
+        return RP_OK;
     }
     for (int i = 0; i < n; i++) {
         rp_randn(job->params.seed + (uint64_t)i, job->x + (size_t)i * job->n_elems, job->n_elems);
