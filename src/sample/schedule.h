@@ -38,8 +38,8 @@ typedef struct {
     rp_status (*fill)(const rp_flow_config *config, int n_steps, float *sigma);
 } rp_schedule;
 
-/* Read `dir`/scheduler_config.json. RP_E_IO, RP_E_FORMAT; RP_E_UNSUP for a class or option that is
- * not implemented, with what is. */
+/* Read `dir`/scheduler_config.json. RP_E_IO, RP_E_FORMAT; RP_E_UNSUP for a class or option that
+ * rankpool does not have; the log names those it has. */
 rp_status rp_flow_config_read(const char *dir, rp_flow_config *out);
 
 extern const rp_schedule *const rp_schedule_list[]; /* ended by NULL; the first is the default */

@@ -3,13 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 rows=$root/tests/gpu/run.sh
 
-t "its shell is sound"
-run bash -n "$rows"
-expect_exit 0
-if command -v shellcheck >/dev/null; then
-    run shellcheck -x --severity=warning "$rows"
-    expect_exit 0
-fi
+expect_sound "$rows"
 
 t "rows have names, and what is wrong on the command line"
 run "$rows" --list --only '^ops (ops|latent)$'
@@ -54,6 +48,18 @@ t "a row that leaves a process behind has failed"
 program "setsid bash -c 'exec -a rpt_stays_c sleep 300' >/dev/null 2>&1 & sleep 0.2; echo well"
 expect_exit 1
 expect_in_stdout "left a process behind"
+! pgrep -f '^rpt_stays' || fail "processes are left"
+
+t "told to end, it ends what runs, behind a pipe too"
+printf '#!/usr/bin/env bash\nexec -a rpt_stays_d sleep 300\n' >made/bin/test_cuda_ops
+chmod +x made/bin/test_cuda_ops
+env PATH="$work/bin:$PATH" "$rows" --build made --no-build --only '^ops ops$' >told 2>&1 &
+for _ in $(seq 50); do
+    ! pgrep -f '^rpt_stays_d' >/dev/null || break
+    sleep 0.1
+done
+kill $!
+wait $! || [ $? = 143 ] || fail "not 143"
 ! pgrep -f '^rpt_stays' || fail "processes are left"
 
 finish

@@ -3,13 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 scale=$root/tests/gpu/scale.sh
 
-t "its shell is sound"
-run bash -n "$scale"
-expect_exit 0
-if command -v shellcheck >/dev/null; then
-    run shellcheck -x --severity=warning "$scale"
-    expect_exit 0
-fi
+expect_sound "$scale"
 
 t "help, sections, and what is wrong on the command line"
 run "$scale" --help

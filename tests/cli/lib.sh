@@ -54,6 +54,16 @@ t() {
     test_failed=no
 }
 
+expect_sound() { # SCRIPT : its shell
+    t "its shell is sound"
+    run bash -n "$1"
+    expect_exit 0
+    if command -v shellcheck >/dev/null; then
+        run shellcheck -x --severity=warning "$1"
+        expect_exit 0
+    fi
+}
+
 skip() {
     echo "  skipped: ${test_name:-$theme}: $1"
     n_skipped=$((n_skipped + 1))

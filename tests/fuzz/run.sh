@@ -24,7 +24,14 @@ cmake -S "$root" -B "$build" -G Ninja -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPI
     { tail -n 30 "$log" >&2; echo "fuzz: the build failed, see $log" >&2; exit 2; }
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+end() { # a target is the child of a job
+    local pids
+    pids=$(jobs -p)
+    [ -z "$pids" ] || { pkill -P "$(paste -sd, <<<"$pids")"; kill $pids; } 2>/dev/null || true
+    rm -rf "$work"
+}
+trap end EXIT
+trap 'exit 143' TERM INT HUP
 fuzz() { # NAME : prints its line, and ends with 1 after a crash
     local name=$1 crashes=$build/crashes/$1 verdict=ok dict=() runs edges
     mkdir -p "$work/$name" "$crashes"

@@ -40,6 +40,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 case $peers in none | eager | all) ;; *) echo "--peers $peers: none, eager or all" >&2; exit 2 ;; esac
+[[ $turns =~ ^[1-9][0-9]*$ ]] || { echo "--turns $turns: a whole number from 1 on" >&2; exit 2; }
 rankpool=$(cd "$build" && pwd)/bin/rankpool
 model=$root/share/models/lumina-image-2.0-config
 temp=$(mktemp -d "${TMPDIR:-/tmp}/rankpool-bench.XXXXXX")

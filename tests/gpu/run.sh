@@ -53,9 +53,9 @@ export OMPI_MCA_btl_vader_single_copy_mechanism=none
 
 have_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q '^GPU '; }
 
-# Told to end, it tells what runs (go in rows.sh hears it): a GPU must not stay busy.
-running=""
-trap '[ -z "$running" ] || kill "$running" 2>/dev/null; exit 143' TERM INT HUP
+# Told to end, it tells what runs (go in rows.sh hears it) and kills who did not hear: a GPU must not stay busy.
+running="" mark=""
+trap '[ -z "$running" ] || { kill "$running" 2>/dev/null; sweep "$mark"; }; exit 143' TERM INT HUP
 
 n_ok=0 n_failed=0 n_skipped=0 table=()
 note() { # NAME RESULT NUMBER SECONDS
@@ -77,7 +77,8 @@ sweep() { # MARK : true if some had to be killed: they would keep the GPU busy, 
 }
 
 row() { # NAME FUNCTION ARGUMENT...
-    local name=$1 begin code number log mark=$$.$RANDOM
+    local name=$1 begin code number log
+    mark=$$.$RANDOM
     shift
     [[ $name =~ $only ]] || [ "$name" = build ] || return 0
     if [ $list = yes ]; then

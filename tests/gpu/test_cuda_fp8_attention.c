@@ -252,14 +252,13 @@ static void one_case(const attention_case *c)
 static void attention_is_that_of_the_cpu(void **state)
 {
     (void)state;
+    /* On compute capability 9.0 heads of 96 are our own kernel's, all others cuDNN's. */
     static const attention_case cases[] = {
-        {1056, 1056, 24, 8, 96, 0},                              /* the image model's */
-        {1024, 1152, 24, 8, 96, 128}, {1000, 1000, 4, 4, 64, 0}, /* on compute capability 9.0
-                                                                    cuDNN's, like all but heads of
-                                                                    96 */
-        {515, 777, 24, 8, 96, 0},     {515, 777, 4, 4, 64, 3},   {777, 513, 6, 2, 128, 0},
-        {512, 512, 3, 1, 16, 0},      {600, 1300, 2, 1, 48, 0},  {1056, 1056, 20, 10, 96, 0},
-        {1111, 777, 6, 2, 96, 3},     {1025, 513, 3, 3, 96, 0},
+        {1056, 1056, 24, 8, 96, 0}, /* the image model's */
+        {1024, 1152, 24, 8, 96, 128}, {1000, 1000, 4, 4, 64, 0},   {515, 777, 24, 8, 96, 0},
+        {515, 777, 4, 4, 64, 3},      {777, 513, 6, 2, 128, 0},    {512, 512, 3, 1, 16, 0},
+        {600, 1300, 2, 1, 48, 0},     {1056, 1056, 20, 10, 96, 0}, {1111, 777, 6, 2, 96, 3},
+        {1025, 513, 3, 3, 96, 0},
     };
 
     for (size_t i = 0; i < COUNT(cases); i++) {
