@@ -4,8 +4,8 @@
  * libpng reports errors by longjmp: setjmp stands in a function of its own whose locals do not
  * change after it, and whatever must be freed belongs to the caller.
  *
- * Photographs hardly repeat themselves, so zlib looks for runs alone: 5 to 10 times as fast as its
- * level 6, and the files are no larger (src/README.md).
+ * Photographs hardly repeat themselves, so zlib looks for runs alone: several times as fast as
+ * its level 6, and the files are about as large (src/README.md). Patterns would be larger.
  */
 #include "image/image_png.h"
 
