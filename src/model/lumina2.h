@@ -1,8 +1,9 @@
 /*
  * lumina2.h - the parts of the Lumina2 denoiser (a NextDiT), shared by its files:
  *
- *   model_lumina2.c    the ops: begin, condition, predict
- *   lumina2_config.c   config.json and names of the parameters
+ *   model_lumina2.c    the ops: open, close, condition, predict
+ *   lumina2_job.c      the ops: need, begin
+ *   lumina2_config.c   config.json, what follows from it, and names of the parameters
  *   lumina2_block.c    one transformer block
  *   lumina2_tables.c   rotary and timestep tables, in host memory
  *
@@ -99,8 +100,23 @@ typedef struct {
 rp_status rp_lumina2_config_read(const char *dir, rp_lumina2_config *out,
                                  uint64_t *fingerprint_out);
 
+/* Blocks with adaLN: noise refiners and joint layers, in this order the first in self->block. */
+int rp_lumina2_n_modulated(const rp_lumina2_config *config);
+
+/* Largest height or width of latents, and most rows of a caption, that the axes can count. */
+int rp_lumina2_max_latent(const rp_lumina2_config *config);
+int rp_lumina2_max_tokens(const rp_lumina2_config *config);
+
+/* Longest row that any weight matrix has. */
+int rp_lumina2_longest_row(const rp_lumina2_config *config);
+
 /* Bind all parameters by name; self->block has room for all blocks. */
 void rp_lumina2_config_bind(rp_lumina2 *self);
+
+/* The ops need and begin; see model.h. */
+rp_status rp_lumina2_need(const char *dir, rp_precision precision, const rp_denoiser_job *job,
+                          rp_denoiser_need *out);
+rp_status rp_lumina2_begin(void *handle, const rp_denoiser_job *job);
 
 /*
  * Blocks first to first + n - 1 in place on x[t, hidden], one after the other.

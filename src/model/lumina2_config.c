@@ -118,6 +118,36 @@ out:
     return st;
 }
 
+int rp_lumina2_n_modulated(const rp_lumina2_config *c)
+{
+    return c->n_refiners + c->n_layers;
+}
+
+int rp_lumina2_max_latent(const rp_lumina2_config *c)
+{
+    const int rows = c->axes_lens[1];
+    const int cols = c->axes_lens[2];
+
+    return c->patch * (rows < cols ? rows : cols);
+}
+
+int rp_lumina2_max_tokens(const rp_lumina2_config *c)
+{
+    return c->axes_lens[0] - 1; /* image tokens stand at the position after the last caption row */
+}
+
+int rp_lumina2_longest_row(const rp_lumina2_config *c)
+{
+    const int patch_dim = c->patch * c->patch * c->channels;
+    const int all[] = {c->hidden, c->ffn, c->cond_dim, patch_dim, RP_LUMINA2_TIME_DIM};
+    int k = 0;
+
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        k = all[i] > k ? all[i] : k;
+    }
+    return k;
+}
+
 static void config_bind_block(rp_lumina2 *self, rp_lumina2_block *b, const char *group, int i,
                               bool modulated)
 {
