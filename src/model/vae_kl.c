@@ -1,11 +1,6 @@
-/*
- * vae_kl.c - the decoder of an AutoencoderKL: latents to a picture.
- *
- * Source: Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models",
- * arXiv:2112.10752; the behaviour followed is that of diffusers' AutoencoderKL.
- */
+/* vae_kl.c - the decoder of an AutoencoderKL: latents to a picture. */
+#include "model/vae_kl.h"
 #include "model/model_list.h"
-#include "model/params.h"
 
 #include "base/check.h"
 #include "base/log.h"
@@ -13,230 +8,18 @@
 #include "weights/config.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    MAX_BLOCKS = 8,
-    MAX_RESNETS = 17, /* layers_per_block + 1 */
-    MAX_CHANNELS = 8192,
-    MAX_LATENT_CHANNELS = 256,
-    MAX_LATENT_SIZE = 4096,
-    RGB = 3,
-    REQUIRED = -1
-};
+enum { MAX_LATENT_SIZE = 4096 };
 
 #define KL_EPS 1e-6f /* of all group norms, fixed in the class */
-
-typedef struct {
-    int c_in, c_out;
-    rp_tensor norm1_w, norm1_b, conv1_w, conv1_b;
-    rp_tensor norm2_w, norm2_b, conv2_w, conv2_b;
-    rp_tensor skip_w, skip_b; /* 1x1, when c_in != c_out */
-} kl_resnet;
-
-typedef struct {
-    kl_resnet resnet[MAX_RESNETS];
-    rp_tensor up_w, up_b; /* after nearest-neighbour doubling; not in the last block */
-} kl_block;
-
-typedef struct {
-    rp_tensor norm_w, norm_b;
-    rp_tensor q_w, q_b, k_w, k_b, v_w, v_b, o_w, o_b;
-} kl_attention;
-
-typedef struct {
-    int n_blocks, n_resnets;
-    int channels[MAX_BLOCKS]; /* of the blocks in the decoder's order, widest first */
-    int latent_channels, groups;
-    bool attend, post_quant;
-    float scaling, shift;
-} kl_config;
-
-/* Host memory that a device reaches fast. */
-typedef struct {
-    void *mem;
-    size_t n_bytes;
-} kl_host;
-
-typedef struct {
-    kl_config config;
-    rp_backend backend;
-    rp_params params;
-    uint64_t fingerprint;
-
-    rp_tensor post_w, post_b; /* post_quant_conv, 1x1 */
-    rp_tensor in_w, in_b;
-    kl_resnet mid[2];
-    kl_attention attention;
-    kl_block block[MAX_BLOCKS];
-    rp_tensor norm_w, norm_b, out_w, out_b;
-
-    /* three pictures [c, h, w]: the current one and two to work in, swapped as it goes */
-    rp_buffer x, a, b;
-    rp_buffer bytes;      /* [h, w, 3], 4 of them a float */
-    kl_host latents, out; /* f32 [latent_channels, h, w]; the bytes */
-} kl;
-
-/* ----------------------------------------------------------------- config */
-
-static void kl_config_types(rp_config *file, const char *key, const char *allowed, int n)
-{
-    if (!rp_config_has(file, key)) {
-        rp_config_refuse(file, key, allowed);
-        return;
-    }
-    for (int i = 0; i <= n; i++) {
-        const char *type = rp_config_text_at(file, key, i);
-        if (i < n ? type == NULL || strcmp(type, allowed) != 0 : type != NULL) {
-            rp_config_refuse(file, key, allowed);
-            return;
-        }
-    }
-}
-
-static void kl_config_fixed(rp_config *file, int n_blocks)
-{
-    const char *activation = rp_config_text(file, "act_fn", "silu");
-    const char *name = rp_config_text(file, "_class_name", "AutoencoderKL");
-
-    kl_config_types(file, "down_block_types", "DownEncoderBlock2D", n_blocks);
-    kl_config_types(file, "up_block_types", "UpDecoderBlock2D", n_blocks);
-    if (activation != NULL && strcmp(activation, "silu") != 0) {
-        rp_config_refuse(file, "act_fn", "silu");
-    }
-    if (name != NULL && strcmp(name, "AutoencoderKL") != 0) {
-        rp_config_refuse(file, "_class_name", "AutoencoderKL");
-    }
-    if (rp_config_has(file, "latents_mean")) {
-        rp_config_refuse(file, "latents_mean", "null");
-    }
-    if (rp_config_has(file, "latents_std")) {
-        rp_config_refuse(file, "latents_std", "null");
-    }
-    (void)rp_config_int(file, "out_channels", RGB, RGB, RGB);
-}
-
-static rp_status kl_config_read(rp_config *file, kl_config *c)
-{
-    int64_t channels[MAX_BLOCKS] = {0};
-
-    c->n_blocks =
-        rp_config_ints(file, "block_out_channels", -MAX_BLOCKS, 1, MAX_CHANNELS, channels);
-    c->n_resnets = 1 + (int)rp_config_int(file, "layers_per_block", 1, MAX_RESNETS - 1, REQUIRED);
-    c->latent_channels =
-        (int)rp_config_int(file, "latent_channels", 1, MAX_LATENT_CHANNELS, REQUIRED);
-    c->groups = (int)rp_config_int(file, "norm_num_groups", 1, MAX_CHANNELS, REQUIRED);
-    c->attend = rp_config_bool(file, "mid_block_add_attention", true);
-    c->post_quant = rp_config_bool(file, "use_post_quant_conv", true);
-    c->scaling = (float)rp_config_real(file, "scaling_factor", 1e-6, 1e6, NAN);
-    c->shift = (float)rp_config_real(file, "shift_factor", -1e6, 1e6, 0.0);
-    RP_TRY(rp_config_finish(file));
-
-    if (c->n_blocks < 1) {
-        rp_config_refuse(file, "block_out_channels", "1 to 8 numbers");
-    }
-    kl_config_fixed(file, c->n_blocks);
-    for (int i = 0; i < c->n_blocks; i++) {
-        c->channels[i] = (int)channels[c->n_blocks - 1 - i];
-        if (c->channels[i] % c->groups != 0) {
-            rp_config_refuse(file, "norm_num_groups", "a divisor of all block_out_channels");
-        }
-    }
-    return rp_config_finish(file);
-}
-
-/* ------------------------------------------------------------------- bind */
-
-static void kl_bind_resnet(rp_params *p, kl_resnet *r, int c_in, int c_out, const char *at)
-{
-    r->c_in = c_in;
-    r->c_out = c_out;
-    rp_params_vector(p, &r->norm1_w, c_in, "%s.norm1.weight", at);
-    rp_params_vector(p, &r->norm1_b, c_in, "%s.norm1.bias", at);
-    rp_params_conv(p, &r->conv1_w, c_out, c_in, 3, "%s.conv1.weight", at);
-    rp_params_vector(p, &r->conv1_b, c_out, "%s.conv1.bias", at);
-    rp_params_vector(p, &r->norm2_w, c_out, "%s.norm2.weight", at);
-    rp_params_vector(p, &r->norm2_b, c_out, "%s.norm2.bias", at);
-    rp_params_conv(p, &r->conv2_w, c_out, c_out, 3, "%s.conv2.weight", at);
-    rp_params_vector(p, &r->conv2_b, c_out, "%s.conv2.bias", at);
-    if (c_in != c_out) {
-        rp_params_conv(p, &r->skip_w, c_out, c_in, 1, "%s.conv_shortcut.weight", at);
-        rp_params_vector(p, &r->skip_b, c_out, "%s.conv_shortcut.bias", at);
-    }
-}
-
-static void kl_bind_attention(rp_params *p, kl_attention *a, int c)
-{
-#define ATTENTION "decoder.mid_block.attentions.0."
-    rp_params_vector(p, &a->norm_w, c, ATTENTION "group_norm.weight");
-    rp_params_vector(p, &a->norm_b, c, ATTENTION "group_norm.bias");
-    rp_params_matrix(p, &a->q_w, c, c, ATTENTION "to_q.weight");
-    rp_params_vector(p, &a->q_b, c, ATTENTION "to_q.bias");
-    rp_params_matrix(p, &a->k_w, c, c, ATTENTION "to_k.weight");
-    rp_params_vector(p, &a->k_b, c, ATTENTION "to_k.bias");
-    rp_params_matrix(p, &a->v_w, c, c, ATTENTION "to_v.weight");
-    rp_params_vector(p, &a->v_b, c, ATTENTION "to_v.bias");
-    rp_params_matrix(p, &a->o_w, c, c, ATTENTION "to_out.0.weight");
-    rp_params_vector(p, &a->o_b, c, ATTENTION "to_out.0.bias");
-#undef ATTENTION
-}
-
-static void kl_bind_block(kl *self, int i)
-{
-    const kl_config *c = &self->config;
-    rp_params *p = &self->params;
-    const int c_out = c->channels[i];
-    char at[64];
-
-    for (int j = 0; j < c->n_resnets; j++) {
-        const int c_in = j == 0 && i > 0 ? c->channels[i - 1] : c_out;
-        (void)snprintf(at, sizeof(at), "decoder.up_blocks.%d.resnets.%d", i, j);
-        kl_bind_resnet(p, &self->block[i].resnet[j], c_in, c_out, at);
-    }
-    if (i < c->n_blocks - 1) {
-        (void)snprintf(at, sizeof(at), "decoder.up_blocks.%d.upsamplers.0.conv", i);
-        rp_params_conv(p, &self->block[i].up_w, c_out, c_out, 3, "%s.weight", at);
-        rp_params_vector(p, &self->block[i].up_b, c_out, "%s.bias", at);
-    }
-}
-
-static void kl_bind(kl *self)
-{
-    const kl_config *c = &self->config;
-    rp_params *p = &self->params;
-    const int wide = c->channels[0];
-    const int last = c->channels[c->n_blocks - 1];
-
-    rp_weights_ignore(p->file, "encoder.");
-    rp_weights_ignore(p->file, "quant_conv.");
-    if (c->post_quant) {
-        rp_params_conv(p, &self->post_w, c->latent_channels, c->latent_channels, 1,
-                       "post_quant_conv.weight");
-        rp_params_vector(p, &self->post_b, c->latent_channels, "post_quant_conv.bias");
-    }
-    rp_params_conv(p, &self->in_w, wide, c->latent_channels, 3, "decoder.conv_in.weight");
-    rp_params_vector(p, &self->in_b, wide, "decoder.conv_in.bias");
-    kl_bind_resnet(p, &self->mid[0], wide, wide, "decoder.mid_block.resnets.0");
-    kl_bind_resnet(p, &self->mid[1], wide, wide, "decoder.mid_block.resnets.1");
-    if (c->attend) {
-        kl_bind_attention(p, &self->attention, wide);
-    }
-    for (int i = 0; i < c->n_blocks; i++) {
-        kl_bind_block(self, i);
-    }
-    rp_params_vector(p, &self->norm_w, last, "decoder.conv_norm_out.weight");
-    rp_params_vector(p, &self->norm_b, last, "decoder.conv_norm_out.bias");
-    rp_params_conv(p, &self->out_w, RGB, last, 3, "decoder.conv_out.weight");
-    rp_params_vector(p, &self->out_b, RGB, "decoder.conv_out.bias");
-}
 
 /* ------------------------------------------------------------ open, close */
 
 static void kl_close(void *handle)
 {
-    kl *self = handle;
+    rp_kl *self = handle;
 
     if (self == NULL) {
         return;
@@ -257,16 +40,16 @@ static rp_status kl_open(const rp_model_source *source, void **self_out)
 {
     rp_status st = RP_OK;
     rp_config *file = NULL;
-    kl *self = NULL;
+    rp_kl *self = NULL;
     void *mem = NULL;
 
     RP_TRY(rp_mem_new(1, sizeof(*self), "the VAE", &mem));
     self = mem;
     self->backend = source->backend;
     RP_TRY_OUT(rp_config_open(source->dir, "config.json", &file));
-    RP_TRY_OUT(kl_config_read(file, &self->config));
+    RP_TRY_OUT(rp_kl_config_read(file, &self->config));
     RP_TRY_OUT(rp_params_open(source, &self->params));
-    kl_bind(self);
+    rp_kl_bind(self);
     RP_TRY_OUT(rp_params_finish(&self->params));
 
     self->fingerprint = rp_config_fingerprint(file) * 31 + rp_params_fingerprint(&self->params);
@@ -285,7 +68,7 @@ static size_t larger(size_t a, size_t b)
 }
 
 /* Elements of the largest picture on the way, and of q, k and v in the middle. */
-static size_t kl_most_elems(const kl_config *c, int h, int w)
+static size_t kl_most_elems(const rp_kl_config *c, int h, int w)
 {
     const size_t area = (size_t)h * (size_t)w;
     size_t most = larger(area * 3 * (size_t)c->channels[0], area * (size_t)c->latent_channels);
@@ -297,12 +80,12 @@ static size_t kl_most_elems(const kl_config *c, int h, int w)
             most = larger(most, here * (size_t)c->channels[i - 1]);
         }
     }
-    return larger(most, (area << (2 * (c->n_blocks - 1))) * RGB);
+    return larger(most, (area << (2 * (c->n_blocks - 1))) * RP_KL_RGB);
 }
 
 static void kl_info(const void *handle, rp_vae_info *out)
 {
-    const kl *self = handle;
+    const rp_kl *self = handle;
 
     *out = (rp_vae_info){
         .latent_channels = self->config.latent_channels,
@@ -314,14 +97,14 @@ static void kl_info(const void *handle, rp_vae_info *out)
 
 static uint64_t kl_fingerprint(const void *handle)
 {
-    const kl *self = handle;
+    const rp_kl *self = handle;
 
     return self->fingerprint;
 }
 
 /* ----------------------------------------------------------------- decode */
 
-static rp_status kl_grow_host(kl *self, kl_host *host, size_t n_bytes, const char *what)
+static rp_status kl_grow_host(rp_kl *self, rp_kl_host *host, size_t n_bytes, const char *what)
 {
     const rp_backend *b = &self->backend;
 
@@ -329,19 +112,19 @@ static rp_status kl_grow_host(kl *self, kl_host *host, size_t n_bytes, const cha
         return RP_OK;
     }
     b->ops->release_host(b->self, host->mem);
-    *host = (kl_host){0};
+    *host = (rp_kl_host){0};
     RP_TRY(b->ops->alloc_host(b->self, n_bytes, what, &host->mem));
     host->n_bytes = n_bytes;
     return RP_OK;
 }
 
 /* Nothing is allocated for a size not above one that was there before. */
-static rp_status kl_grow(kl *self, int h, int w)
+static rp_status kl_grow(rp_kl *self, int h, int w)
 {
-    const kl_config *c = &self->config;
+    const rp_kl_config *c = &self->config;
     const size_t most = kl_most_elems(c, h, w);
     const size_t latent = (size_t)c->latent_channels * (size_t)h * (size_t)w;
-    const size_t n_bytes = (((size_t)h * (size_t)w) << (2 * (c->n_blocks - 1))) * RGB;
+    const size_t n_bytes = (((size_t)h * (size_t)w) << (2 * (c->n_blocks - 1))) * RP_KL_RGB;
     int widest = c->latent_channels;
 
     for (int i = 0; i < c->n_blocks; i++) {
@@ -366,7 +149,7 @@ static void kl_swap(rp_buffer *p, rp_buffer *q)
 }
 
 /* x -> x, through a */
-static void kl_conv(kl *self, int c_in, int c_out, int h, int w, int kernel, int upsample,
+static void kl_conv(rp_kl *self, int c_in, int c_out, int h, int w, int kernel, int upsample,
                     const rp_tensor *weight, const rp_tensor *bias)
 {
     const rp_conv_shape shape = {
@@ -378,7 +161,7 @@ static void kl_conv(kl *self, int c_in, int c_out, int h, int w, int kernel, int
 }
 
 /* x = skip(x) + conv2(silu(norm2(conv1(silu(norm1(x)))))) */
-static void kl_run_resnet(kl *self, const kl_resnet *r, int h, int w)
+static void kl_run_resnet(rp_kl *self, const rp_kl_resnet *r, int h, int w)
 {
     const rp_backend_ops *ops = self->backend.ops;
     void *const be = self->backend.self;
@@ -405,17 +188,17 @@ static void kl_run_resnet(kl *self, const kl_resnet *r, int h, int w)
 }
 
 /* [rows, cols] in p -> [cols, rows] in q */
-static void kl_turn(kl *self, const rp_buffer *p, int rows, int cols, const rp_buffer *q)
+static void kl_turn(rp_kl *self, const rp_buffer *p, int rows, int cols, const rp_buffer *q)
 {
     self->backend.ops->transpose(self->backend.self, p->data, rows, cols, q->data);
 }
 
 /* x += to_out(attention(norm(x))), one head as wide as the picture has channels */
-static void kl_run_attention(kl *self, int area)
+static void kl_run_attention(rp_kl *self, int area)
 {
     const rp_backend_ops *ops = self->backend.ops;
     void *const be = self->backend.self;
-    const kl_attention *m = &self->attention;
+    const rp_kl_attention *m = &self->attention;
     const int c = self->config.channels[0];
     const size_t n = (size_t)c * (size_t)area;
     const rp_tensor *const q_w[] = {&m->q_w};
@@ -458,9 +241,9 @@ static void kl_run_attention(kl *self, int area)
 }
 
 /* Latents in x -> picture in x. */
-static void kl_run(kl *self, int h, int w)
+static void kl_run(rp_kl *self, int h, int w)
 {
-    const kl_config *c = &self->config;
+    const rp_kl_config *c = &self->config;
     const int wide = c->channels[0];
     const int last = c->channels[c->n_blocks - 1];
 
@@ -488,14 +271,14 @@ static void kl_run(kl *self, int h, int w)
     }
     self->backend.ops->group_norm(self->backend.self, self->x.data, last, h * w, c->groups,
                                   &self->norm_w, &self->norm_b, KL_EPS, true, self->x.data);
-    kl_conv(self, last, RGB, h, w, 3, 1, &self->out_w, &self->out_b);
+    kl_conv(self, last, RP_KL_RGB, h, w, 3, 1, &self->out_w, &self->out_b);
 }
 
 /* Latents -> x. The host scales them: they come from there, and it takes a tenth of a millisecond.
  */
-static void kl_put(kl *self, const float *latents, int h, int w)
+static void kl_put(rp_kl *self, const float *latents, int h, int w)
 {
-    const kl_config *c = &self->config;
+    const rp_kl_config *c = &self->config;
     const size_t area = (size_t)h * (size_t)w, n = area * (size_t)c->latent_channels;
     float *const host = self->latents.mem;
 
@@ -510,7 +293,7 @@ static void kl_put(kl *self, const float *latents, int h, int w)
 }
 
 /* Picture in x -> rgb, bytes, where they are wanted. */
-static rp_status kl_get(kl *self, size_t n_px, float *rgb, uint8_t *bytes)
+static rp_status kl_get(rp_kl *self, size_t n_px, float *rgb, uint8_t *bytes)
 {
     const rp_backend_ops *ops = self->backend.ops;
     void *const be = self->backend.self;
@@ -518,18 +301,18 @@ static rp_status kl_get(kl *self, size_t n_px, float *rgb, uint8_t *bytes)
 
     if (bytes != NULL) {
         ops->to_bytes(be, self->x.data, n_px, made);
-        ops->get(be, self->out.mem, made, n_px * RGB);
+        ops->get(be, self->out.mem, made, n_px * RP_KL_RGB);
     }
     if (rgb != NULL) {
         const bool by_rows = ops->picture_rows(be);
         if (by_rows) {
-            kl_turn(self, &self->x, (int)n_px, RGB, &self->a);
+            kl_turn(self, &self->x, (int)n_px, RP_KL_RGB, &self->a);
         }
-        ops->get(be, rgb, by_rows ? self->a.data : self->x.data, n_px * RGB * sizeof(float));
+        ops->get(be, rgb, by_rows ? self->a.data : self->x.data, n_px * RP_KL_RGB * sizeof(float));
     }
     RP_TRY(ops->sync(be));
     if (bytes != NULL) {
-        memcpy(bytes, self->out.mem, n_px * RGB);
+        memcpy(bytes, self->out.mem, n_px * RP_KL_RGB);
     }
     return RP_OK;
 }
@@ -537,7 +320,7 @@ static rp_status kl_get(kl *self, size_t n_px, float *rgb, uint8_t *bytes)
 static rp_status kl_decode(void *handle, const float *latents, int h, int w, float *rgb,
                            uint8_t *bytes)
 {
-    kl *self = handle;
+    rp_kl *self = handle;
 
     if (h < 1 || w < 1 || h > MAX_LATENT_SIZE || w > MAX_LATENT_SIZE) {
         return RP_FAIL(RP_E_ARG, "latents of %d x %d: the VAE takes 1 to %d", h, w,
