@@ -1,11 +1,6 @@
-/*
- * enc_gemma2.c - the Gemma 2 text encoder (a causal language model read at a hidden layer).
- *
- * Source: Gemma Team, "Gemma 2", arXiv:2408.00118; the behaviour followed is that of transformers'
- * Gemma2Model in float32.
- */
+/* enc_gemma2.c - the Gemma 2 text encoder (a causal language model read at a hidden layer). */
+#include "model/gemma2.h"
 #include "model/model_list.h"
-#include "model/params.h"
 
 #include "base/check.h"
 #include "base/log.h"
@@ -14,197 +9,12 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
-
-enum {
-    MAX_WIDTH = 65536,
-    MAX_FFN = 262144,
-    MAX_VOCAB = 1 << 22,
-    MAX_LAYERS = 512,
-    MAX_HEADS = 512,
-    MAX_HEAD_DIM = 4096,
-    MAX_POSITIONS = 1 << 20,
-    REQUIRED = -1
-};
-
-typedef struct {
-    rp_tensor norm_in, norm_attn, norm_ffn, norm_out; /* [hidden]; the stored w stands for 1 + w */
-    rp_tensor q, k, v, o;
-    rp_tensor gate, up, down;
-    bool sliding; /* attention sees only the last `window` tokens */
-} gemma2_layer;
-
-typedef struct {
-    int vocab, hidden, ffn, n_layers;
-    int n_heads, n_kv_heads, head_dim;
-    int max_tokens, window;
-    float eps, softcap; /* softcap 0: the config has none */
-    float attention_scale, theta;
-} gemma2_config;
-
-typedef struct {
-    gemma2_config config;
-    rp_backend backend;
-    rp_params params;
-    uint64_t fingerprint;
-    rp_tensor embed; /* [vocab, hidden] */
-    rp_tensor norm;  /* after the last layer */
-    gemma2_layer *layer;
-
-    /* backend memory for t tokens */
-    rp_buffer rows, normed; /* [t, hidden] */
-    rp_buffer qkv;          /* [t, (n_heads + 2 n_kv_heads) head_dim] */
-    rp_buffer attended;     /* [t, n_heads head_dim] */
-    rp_buffer branch;       /* [t, hidden] */
-    rp_buffer gates, inner; /* [t, 2 ffn], [t, ffn] */
-    rp_buffer cos, sin;     /* [t, head_dim / 2] */
-} gemma2;
-
-/* ----------------------------------------------------------------- config */
-
-/* Rotary base: its own key in older files, inside rope_parameters or rope_scaling in newer ones. */
-static float gemma2_config_theta(rp_config *file)
-{
-    static const struct {
-        const char *group, *type, *old_type, *theta;
-    } place[] = {
-        {"rope_parameters", "rope_parameters.rope_type", "rope_parameters.type",
-         "rope_parameters.rope_theta"},
-        {"rope_scaling", "rope_scaling.rope_type", "rope_scaling.type", "rope_scaling.rope_theta"},
-    };
-    double theta = rp_config_real(file, "rope_theta", 1.0, 1e9, 10000.0);
-
-    for (size_t i = 0; i < sizeof(place) / sizeof(place[0]); i++) {
-        if (!rp_config_has(file, place[i].group)) {
-            continue;
-        }
-        const char *type = rp_config_text(
-            file, rp_config_has(file, place[i].type) ? place[i].type : place[i].old_type,
-            "default");
-        if (type != NULL && strcmp(type, "default") != 0) {
-            rp_config_refuse(file, place[i].group, "type default");
-        }
-        theta = rp_config_real(file, place[i].theta, 1.0, 1e9, theta);
-    }
-    return (float)theta;
-}
-
-/* What other values would change in the arithmetic, and this encoder does not do. */
-static void gemma2_config_fixed(rp_config *file)
-{
-    const char *type = rp_config_text(file, "model_type", "gemma2");
-    const char *activation = rp_config_text(file, "hidden_activation", "gelu_pytorch_tanh");
-
-    if (type != NULL && strcmp(type, "gemma2") != 0) {
-        rp_config_refuse(file, "model_type", "gemma2");
-    }
-    if (activation != NULL && strcmp(activation, "gelu_pytorch_tanh") != 0) {
-        rp_config_refuse(file, "hidden_activation", "gelu_pytorch_tanh");
-    }
-    if (rp_config_bool(file, "attention_bias", false)) {
-        rp_config_refuse(file, "attention_bias", "false");
-    }
-    if (rp_config_bool(file, "use_bidirectional_attention", false)) {
-        rp_config_refuse(file, "use_bidirectional_attention", "false");
-    }
-}
-
-static rp_status gemma2_config_read(rp_config *file, gemma2_config *c)
-{
-    double scalar = 0.0;
-
-    c->vocab = (int)rp_config_int(file, "vocab_size", 1, MAX_VOCAB, REQUIRED);
-    c->hidden = (int)rp_config_int(file, "hidden_size", 1, MAX_WIDTH, REQUIRED);
-    c->ffn = (int)rp_config_int(file, "intermediate_size", 1, MAX_FFN, REQUIRED);
-    c->n_layers = (int)rp_config_int(file, "num_hidden_layers", 1, MAX_LAYERS, REQUIRED);
-    c->n_heads = (int)rp_config_int(file, "num_attention_heads", 1, MAX_HEADS, REQUIRED);
-    c->n_kv_heads = (int)rp_config_int(file, "num_key_value_heads", 1, MAX_HEADS, REQUIRED);
-    c->head_dim = (int)rp_config_int(file, "head_dim", 2, MAX_HEAD_DIM, REQUIRED);
-    c->max_tokens = (int)rp_config_int(file, "max_position_embeddings", 1, MAX_POSITIONS, REQUIRED);
-    c->window = (int)rp_config_int(file, "sliding_window", 0, MAX_POSITIONS, 0);
-    c->eps = (float)rp_config_real(file, "rms_norm_eps", 0.0, 1.0, 1e-6);
-    c->softcap = (float)rp_config_real(file, "attn_logit_softcapping", 0.0, 1e6, 0.0);
-    c->theta = gemma2_config_theta(file);
-    /* 256 is the class's default */
-    scalar = rp_config_real(file, "query_pre_attn_scalar", 1e-3, 1e6, 256.0);
-    c->attention_scale = (float)(1.0 / sqrt(scalar));
-    gemma2_config_fixed(file);
-    if (c->n_kv_heads > 0 && c->n_heads % c->n_kv_heads != 0) {
-        rp_config_refuse(file, "num_key_value_heads", "a divisor of num_attention_heads");
-    }
-    if (c->head_dim % 2 != 0) {
-        rp_config_refuse(file, "head_dim", "an even number");
-    }
-    return rp_config_finish(file);
-}
-
-/* Which layers slide: a list in newer files; else the even ones, as the class counts. */
-static rp_status gemma2_config_layers(rp_config *file, gemma2 *self)
-{
-    const gemma2_config *c = &self->config;
-    const bool listed = rp_config_has(file, "layer_types");
-
-    for (int i = 0; i < c->n_layers; i++) {
-        const char *type = listed ? rp_config_text_at(file, "layer_types", i) : NULL;
-        self->layer[i].sliding =
-            listed ? type != NULL && strcmp(type, "sliding_attention") == 0 : i % 2 == 0;
-        if (listed && !self->layer[i].sliding &&
-            (type == NULL || strcmp(type, "full_attention") != 0)) {
-            rp_config_refuse(file, "layer_types",
-                             "sliding_attention or full_attention for each of num_hidden_layers");
-            break;
-        }
-    }
-    if (listed && rp_config_text_at(file, "layer_types", c->n_layers) != NULL) {
-        rp_config_refuse(file, "layer_types", "as many entries as num_hidden_layers");
-    }
-    return rp_config_finish(file);
-}
 
 /* ------------------------------------------------------------ open, close */
 
-static void gemma2_bind_layer(gemma2 *self, const char *prefix, int i)
-{
-    const gemma2_config *c = &self->config;
-    rp_params *p = &self->params;
-    gemma2_layer *l = &self->layer[i];
-    const int d = c->hidden;
-    const int q_dim = c->n_heads * c->head_dim;
-    const int kv_dim = c->n_kv_heads * c->head_dim;
-
-#define LAYER "%slayers.%d."
-    rp_params_vector(p, &l->norm_in, d, LAYER "input_layernorm.weight", prefix, i);
-    rp_params_vector(p, &l->norm_attn, d, LAYER "post_attention_layernorm.weight", prefix, i);
-    rp_params_vector(p, &l->norm_ffn, d, LAYER "pre_feedforward_layernorm.weight", prefix, i);
-    rp_params_vector(p, &l->norm_out, d, LAYER "post_feedforward_layernorm.weight", prefix, i);
-    rp_params_matrix_narrow(p, &l->q, q_dim, d, LAYER "self_attn.q_proj.weight", prefix, i);
-    rp_params_matrix_narrow(p, &l->k, kv_dim, d, LAYER "self_attn.k_proj.weight", prefix, i);
-    rp_params_matrix_narrow(p, &l->v, kv_dim, d, LAYER "self_attn.v_proj.weight", prefix, i);
-    rp_params_matrix_narrow(p, &l->o, d, q_dim, LAYER "self_attn.o_proj.weight", prefix, i);
-    rp_params_matrix_narrow(p, &l->gate, c->ffn, d, LAYER "mlp.gate_proj.weight", prefix, i);
-    rp_params_matrix_narrow(p, &l->up, c->ffn, d, LAYER "mlp.up_proj.weight", prefix, i);
-    rp_params_matrix_narrow(p, &l->down, d, c->ffn, LAYER "mlp.down_proj.weight", prefix, i);
-#undef LAYER
-}
-
-static void gemma2_bind(gemma2 *self)
-{
-    const gemma2_config *c = &self->config;
-    rp_params *p = &self->params;
-    /* files of the causal language model carry a prefix and an output head */
-    const char *prefix = rp_weights_has(p->file, "model.embed_tokens.weight") ? "model." : "";
-
-    rp_weights_ignore(p->file, "lm_head.");
-    rp_params_matrix(p, &self->embed, c->vocab, c->hidden, "%sembed_tokens.weight", prefix);
-    rp_params_vector(p, &self->norm, c->hidden, "%snorm.weight", prefix);
-    for (int i = 0; i < c->n_layers; i++) {
-        gemma2_bind_layer(self, prefix, i);
-    }
-}
-
 static void gemma2_close(void *handle)
 {
-    gemma2 *self = handle;
+    rp_gemma2 *self = handle;
 
     if (self == NULL) {
         return;
@@ -224,20 +34,20 @@ static rp_status gemma2_open(const rp_model_source *source, void **self_out)
 {
     rp_status st = RP_OK;
     rp_config *file = NULL;
-    gemma2 *self = NULL;
+    rp_gemma2 *self = NULL;
     void *mem = NULL;
 
     RP_TRY(rp_mem_new(1, sizeof(*self), "the text encoder", &mem));
     self = mem;
     self->backend = source->backend;
     RP_TRY_OUT(rp_config_open(source->dir, "config.json", &file));
-    RP_TRY_OUT(gemma2_config_read(file, &self->config));
+    RP_TRY_OUT(rp_gemma2_config_read(file, &self->config));
     RP_TRY_OUT(rp_mem_new((size_t)self->config.n_layers, sizeof(*self->layer),
                           "the text encoder's layers", &mem));
     self->layer = mem;
-    RP_TRY_OUT(gemma2_config_layers(file, self));
+    RP_TRY_OUT(rp_gemma2_config_layers(file, self));
     RP_TRY_OUT(rp_params_open(source, &self->params));
-    gemma2_bind(self);
+    rp_gemma2_bind(self);
     RP_TRY_OUT(rp_params_finish(&self->params));
 
     self->fingerprint = rp_config_fingerprint(file) * 31 + rp_params_fingerprint(&self->params);
@@ -252,7 +62,7 @@ out:
 
 static void gemma2_info(const void *handle, rp_encoder_info *out)
 {
-    const gemma2 *self = handle;
+    const rp_gemma2 *self = handle;
 
     *out = (rp_encoder_info){
         .dim = self->config.hidden,
@@ -264,14 +74,14 @@ static void gemma2_info(const void *handle, rp_encoder_info *out)
 
 static uint64_t gemma2_fingerprint(const void *handle)
 {
-    const gemma2 *self = handle;
+    const rp_gemma2 *self = handle;
 
     return self->fingerprint;
 }
 
 /* ----------------------------------------------------------------- encode */
 
-static rp_status gemma2_check(const gemma2_config *c, const int32_t *ids, int n, int *layer)
+static rp_status gemma2_check(const rp_gemma2_config *c, const int32_t *ids, int n, int *layer)
 {
     const int wanted = *layer;
 
@@ -292,9 +102,9 @@ static rp_status gemma2_check(const gemma2_config *c, const int32_t *ids, int n,
     return RP_OK;
 }
 
-static rp_status gemma2_grow(gemma2 *self, int n)
+static rp_status gemma2_grow(rp_gemma2 *self, int n)
 {
-    const gemma2_config *c = &self->config;
+    const rp_gemma2_config *c = &self->config;
     const size_t t = (size_t)n;
     const size_t q_dim = (size_t)c->n_heads * (size_t)c->head_dim;
     const size_t kv_dim = (size_t)c->n_kv_heads * (size_t)c->head_dim;
@@ -327,10 +137,10 @@ static rp_status gemma2_grow(gemma2 *self, int n)
 }
 
 /* Rotary tables of positions 0 to n-1, in float throughout, as the reference computes them. */
-static rp_status gemma2_put_rope(gemma2 *self, int n)
+static rp_status gemma2_put_rope(rp_gemma2 *self, int n)
 {
     rp_status st = RP_OK;
-    const gemma2_config *c = &self->config;
+    const rp_gemma2_config *c = &self->config;
     const size_t half = (size_t)c->head_dim / 2;
     const size_t n_elems = (size_t)n * half;
     void *mem = NULL;
@@ -352,9 +162,9 @@ static rp_status gemma2_put_rope(gemma2 *self, int n)
 }
 
 /* rows += norm(attention(norm(rows))) */
-static void gemma2_attend(gemma2 *self, const gemma2_layer *l, int n, bool softcap)
+static void gemma2_attend(rp_gemma2 *self, const rp_gemma2_layer *l, int n, bool softcap)
 {
-    const gemma2_config *c = &self->config;
+    const rp_gemma2_config *c = &self->config;
     const rp_backend_ops *ops = self->backend.ops;
     void *const be = self->backend.self;
     const int q_dim = c->n_heads * c->head_dim;
@@ -399,9 +209,9 @@ static void gemma2_attend(gemma2 *self, const gemma2_layer *l, int n, bool softc
 }
 
 /* rows += norm(down(gelu(gate y) * up y)), y = norm(rows) */
-static void gemma2_feed_forward(gemma2 *self, const gemma2_layer *l, int n)
+static void gemma2_feed_forward(rp_gemma2 *self, const rp_gemma2_layer *l, int n)
 {
-    const gemma2_config *c = &self->config;
+    const rp_gemma2_config *c = &self->config;
     const rp_backend_ops *ops = self->backend.ops;
     void *const be = self->backend.self;
     const rp_tensor *const in[] = {&l->gate, &l->up};
@@ -419,8 +229,8 @@ static void gemma2_feed_forward(gemma2 *self, const gemma2_layer *l, int n)
 static rp_status gemma2_encode(void *handle, const int32_t *ids, int n, int softcap, int layer,
                                float *embeds)
 {
-    gemma2 *self = handle;
-    const gemma2_config *c = &self->config;
+    rp_gemma2 *self = handle;
+    const rp_gemma2_config *c = &self->config;
     const rp_backend_ops *ops = self->backend.ops;
     const size_t n_bytes = (size_t)n * (size_t)c->hidden * sizeof(float);
 
