@@ -212,23 +212,30 @@ like_diffusers() { # NAME PRECISION MOST MAKE-OPTION...
 
 # ---- compute-sanitizer
 
+race_options=()
 sanitize() { # TOOL COMMAND...
-    local tool=$1 code=0 name
+    local tool=$1 code=0
     shift
     command -v compute-sanitizer >/dev/null || skip "no compute-sanitizer"
     local options=()
-    case $tool in
-    memcheck) options=(--report-api-errors no) ;;              # a refused allocation is what a test asks for
-    racecheck) # not in kernels of libraries, whose hand-made barriers are not understood
-        for name in cudnn cutlass xmma; do options+=(--kernel-name-exclude "kernel_substring=$name"); done
-        ;;
-    esac
+    [ "$tool" != memcheck ] || options=(--report-api-errors no) # a refused allocation is what a test asks for
+    [ "$tool" != racecheck ] || options=("${race_options[@]}")
     go compute-sanitizer --tool "$tool" "${options[@]}" --error-exitcode 9 --target-processes all "$@" >sanitizer.log 2>&1 ||
         code=$?
     cat sanitizer.log
     ! grep -q 'Device not supported' sanitizer.log || skip "compute-sanitizer refuses this device"
     say "$(grep -oE '(ERROR|RACECHECK) SUMMARY: .*' sanitizer.log | tail -1 | sed 's/.*SUMMARY: //')"
     return $code
+}
+
+race() { # PRECISION : the whole way from a prompt to a picture
+    local name
+    race_options=()
+    if [ "$1" != f32 ]; then # the hand-made barriers of libraries are not understood
+        for name in cudnn cutlass xmma; do race_options+=(--kernel-name-exclude "kernel_substring=$name"); done
+        export LD_PRELOAD=$build/lib/no_conv_graphs.so
+    fi
+    sanitize racecheck "$rankpool" "${short[@]}" --backend cuda --precision "$1" --out sanitized.png
 }
 
 # ---- refusals
@@ -359,9 +366,7 @@ all_rows() {
     for v in memcheck initcheck; do
         row "$v of a picture" sanitize $v "$rankpool" "${short[@]}" --backend cuda --out sanitized.png
     done
-    # the decoder's convolutions, which are cuDNN's, do not come to an end under racecheck
-    row "racecheck of latents" sanitize racecheck "$rankpool" "${short[@]}" --backend cuda --out "" \
-        --latents-out sanitized.safetensors
+    for p in f32 bf16 fp8; do row "racecheck of a picture, $p" race $p; done
     row "racecheck of ops ops" sanitize racecheck "$build/bin/test_cuda_ops"
     for name in ops latent image backend record; do
         row "memcheck of ops $name" sanitize memcheck "$build/bin/test_cuda_$name"
