@@ -60,10 +60,10 @@ ours units --prompt-tokens 128 --width "$size" --height "$size" --steps "$steps"
 ours encode --prompt-tokens 256 --guidance 1 --width 256 --height 256 --steps 1 --repeat 20
 
 # The denoiser alone, without a pool around it. Cards slow down as they warm up by more than a pool takes: they
-# take turns, in the order loop pool, pool loop, ...
+# take turns, in the order loop pool, pool loop, ..., each after three times as many steps as are timed.
 loop() { "$(dirname "$rankpool")/plain_loop" "$model/transformer" "$precision" "$size" 128 "$steps" | tee -a "$out/loop.jsonl"; }
 pool() {
-    ours turn --prompt-tokens 128 --width "$size" --height "$size" --steps "$steps" --repeat 1 >"$temp/turn"
+    ours turn --prompt-tokens 128 --width "$size" --height "$size" --steps "$steps" --warmup 3 --repeat 1 >"$temp/turn"
     "$python" -c 'import json, sys; print(json.dumps({"pool_step_ms": json.load(open(sys.argv[1]))["runs"][0]["step_ms"]}))' \
         "$out/turn.json" | tee -a "$out/loop.jsonl"
 }
