@@ -63,9 +63,11 @@ def sized_networks(folder):
             AutoencoderKL.from_config(config("vae")))
 
 
-def draw(pipe, start, dtype, a):
-    """The pipeline in `dtype`; attention of the text encoder as diffusers had it: without soft-capping."""
-    pipe.to("cuda", dtype)
+def draw(folder, start, dtype, a):
+    """Read anew for every `dtype`: a pipeline that was cast to bf16 and back has rotary frequencies that were too."""
+    from diffusers import Lumina2Pipeline
+    pipe = Lumina2Pipeline.from_pretrained(folder, torch_dtype=dtype).to("cuda")
+    pipe.set_progress_bar_config(disable=True)
     size = a.size or 8 * pipe.transformer.config.sample_size
     return pipe(PROMPT, negative_prompt=NEGATIVE, height=size, width=size, num_inference_steps=a.steps,
                 guidance_scale=GUIDANCE, latents=start.to("cuda", dtype), output_type="latent",
@@ -85,7 +87,6 @@ def make(a):
         transformer=transformer, text_encoder=text, vae=vae,
         scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(os.path.join(a.parts, "scheduler")),
         tokenizer=AutoTokenizer.from_pretrained(os.path.join(a.parts, "tokenizer")))
-    pipe.set_progress_bar_config(disable=True)
     out = pathlib.Path(a.out)
     pipe.save_pretrained(out / "model")
     shutil.rmtree(out / "model" / "tokenizer")  # as it was, not as this version writes it
@@ -93,11 +94,13 @@ def make(a):
 
     if a.steps == 0:
         return
-    side = (a.size or 8 * transformer.config.sample_size) // 8
-    start = torch.randn(1, transformer.config.in_channels, side, side, generator=torch.Generator().manual_seed(5))
+    channels, sample_size = transformer.config.in_channels, transformer.config.sample_size
+    del pipe, networks, transformer, text, vae  # their memory is needed
+    side = (a.size or 8 * sample_size) // 8
+    start = torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(5))
     safetensors.torch.save_file({"latents": start}, str(out / "start.safetensors"))
     for name, dtype in (("bf16", torch.bfloat16), ("f32", torch.float32)):
-        safetensors.torch.save_file({"latents": draw(pipe, start, dtype, a)}, str(out / f"{name}.safetensors"))
+        safetensors.torch.save_file({"latents": draw(out / "model", start, dtype, a)}, str(out / f"{name}.safetensors"))
     print(json.dumps({"prompt": PROMPT, "negative": NEGATIVE, "guidance": GUIDANCE, "steps": a.steps}))
 
 
