@@ -60,7 +60,7 @@ static rp_status grow_timeline(rankpool *pool)
     const rp_job_load *load = &pool->load;
     const size_t n_units = (size_t)load->n_evals * (size_t)load->n_images * (size_t)load->n_conds;
 
-    pool->timeline.n = 0;
+    pool->timeline.n = pool->timeline.n_ended = 0;
     return rp_timeline_reserve(&pool->timeline, &pool->backend, n_units);
 }
 
@@ -96,6 +96,7 @@ static rp_status apply(void *arg)
     }
     RP_TRY(rp_pool_plan(pool->pool, load->n_images * load->n_conds, load->n_images, slot_bytes,
                         slot_bytes));
+    pool->units_to_sync = load->n_images * load->n_conds;
     return pool->backend.ops->sync(pool->backend.self);
 }
 

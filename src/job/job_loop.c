@@ -124,6 +124,7 @@ rp_status rp_job_loop_fetch(rp_job *job)
         rp_vec_copy(&rp_vec_host, job->x, n, job->loop.x);
         return RP_OK;
     }
+    RP_TRY(rp_pool_settle(pool->pool)); /* its unit answers for itself */
     backend->ops->get(backend->self, job->x, job->loop.x, n * sizeof(float));
     return backend->ops->sync(backend->self);
 }

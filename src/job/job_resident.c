@@ -50,10 +50,12 @@ static rp_status run_unit(void *arg)
         ops->get(be, work->out, velocity, n * sizeof(float));
     }
     rp_timeline_end(&pool->backend, work->mark);
-    return ops->sync(be);
+    /* What is known at once is this unit's; the rest is known when it is waited for. */
+    return pool->units_to_sync > 0 || ops->peek(be) != RP_OK ? ops->sync(be) : RP_OK;
 }
 
-/* Libraries allocate in a first step, so here too somebody may have to leave. */
+/* Libraries allocate in a first step, so here too somebody may have to leave. Later units only
+ * queue up: the device has the next one before it is through with this one. */
 static rp_status eval_unit(void *arg, const rp_unit *unit, int eval, const void *in, void *out)
 {
     rankpool *pool = arg;
@@ -64,7 +66,18 @@ static rp_status eval_unit(void *arg, const rp_unit *unit, int eval, const void 
     const int mark = rp_timeline_begin(&pool->timeline, &pool->backend, unit, eval);
     unit_work work = {pool, unit, eval, mark, in, out};
 
-    return rp_room_run(&pool->pipeline, RP_ROOM_SAMPLE, run_unit, &work);
+    RP_TRY(rp_room_run(&pool->pipeline, RP_ROOM_SAMPLE, run_unit, &work));
+    pool->units_to_sync -= pool->units_to_sync > 0;
+    return RP_OK;
+}
+
+static rp_status end_unit(void *arg, const rp_unit *unit, int eval)
+{
+    rankpool *pool = arg;
+
+    (void)unit;
+    (void)eval;
+    return rp_timeline_wait(&pool->timeline, &pool->backend);
 }
 
 static rp_status open_pool(rankpool *pool)
@@ -74,6 +87,7 @@ static rp_status open_pool(rankpool *pool)
         .ctrl = pool->ctrl,
         .xport = pool->xport,
         .eval = eval_unit,
+        .end = end_unit,
         .arg = pool,
         .memory = {.alloc = pool->on_device ? ops->alloc : ops->alloc_host,
                    .release = pool->on_device ? ops->release : ops->release_host,

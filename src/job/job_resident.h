@@ -59,6 +59,7 @@ struct rankpool {
     rp_job_load load;
     rp_decode decode;
     rp_timeline timeline; /* of this rank's units in the current job */
+    int units_to_sync;    /* so many more, in which somebody may have to leave the device */
     rp_trace trace;       /* of this rank in the current job */
     double *clock_offset; /* rank 0, with a trace: [n_ranks] what to add to a rank's clock */
     double open_seconds, connect_seconds, share_seconds; /* all of opening; transport; weights */

@@ -81,6 +81,7 @@ static rp_status denoise(void *arg, int eval, const float *x, float *velocity)
     int n_branches = 0;
 
     if (job->params.residency == 's') {
+        RP_TRY(rp_pool_settle(job->pool->pool));
         RP_TRY(rp_resident_reset(job->pool));
     }
     const int n_units = plan_wave(job, step, &n_branches);
@@ -177,6 +178,9 @@ static rp_status sample(rp_job *job)
     for (int step = job->first_step, eval = job->first_eval; step < job->params.steps; step++) {
         const double begin = rp_clock_now();
         RP_TRY(sampler->step(&state, step, eval));
+        if (step + 1 == job->params.steps) {
+            RP_TRY(rp_pool_settle(job->pool->pool));
+        }
         rp_trace_end(&job->pool->trace, begin, RP_TRACE_SAMPLE, (rp_trace_of){step, -1, -1, -1});
         while (eval < job->n_evals && job->eval_step[eval] == step) {
             eval++;
@@ -185,6 +189,7 @@ static rp_status sample(rp_job *job)
         RP_TRY(show_latents(job, step));
         const rp_status st = rp_job_progress(job, "sample", step + 1);
         if (st == RP_E_CANCEL) {
+            RP_TRY(rp_pool_settle(job->pool->pool));
             rp_checkpoint_save(job, step + 1);
         }
         RP_TRY(st);

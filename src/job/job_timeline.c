@@ -55,6 +55,14 @@ void rp_timeline_end(const rp_backend *backend, int which)
     }
 }
 
+rp_status rp_timeline_wait(rp_timeline *t, const rp_backend *backend)
+{
+    /* units without marks: for everything */
+    const int mark = t->n_ended < t->n ? 2 * t->n_ended++ + 1 : -1;
+
+    return backend->ops->wait(backend->self, mark);
+}
+
 rp_status rp_timeline_read(rp_timeline *t, const rp_backend *backend, const int *eval_step)
 {
     RP_TRY(backend->ops->marks_read(backend->self, 2 * t->n, t->ms));

@@ -21,6 +21,7 @@ typedef struct {
     rp_timed_unit *units; /* [room] */
     double *ms;           /* [2 room] */
     int n, room;
+    int n_ended; /* of those n have been waited for */
 } rp_timeline;
 
 /* Room for a job of so many units on this rank. Grows only. RP_E_NOMEM. */
@@ -30,6 +31,9 @@ void rp_timeline_free(rp_timeline *t);
 /* Around the ops of one unit; begin returns what end takes. */
 int rp_timeline_begin(rp_timeline *t, const rp_backend *backend, const rp_unit *unit, int eval);
 void rp_timeline_end(const rp_backend *backend, int which);
+
+/* Wait for the end of the first unit that has not been waited for; the failure known then. */
+rp_status rp_timeline_wait(rp_timeline *t, const rp_backend *backend);
 
 /* After sync: the times of all units, and the steps that their model calls belong to. */
 rp_status rp_timeline_read(rp_timeline *t, const rp_backend *backend, const int *eval_step);

@@ -28,9 +28,14 @@ typedef struct {
  * is known of the ranks, but teach nothing about them: their cost is of another kind. */
 enum { RP_EVAL_DECODE = -1 };
 
-/* Evaluate one unit at model call `eval`: in [in_bytes] -> out [out_bytes], backend memory. */
+/* Evaluate one unit at model call `eval`: in [in_bytes] -> out [out_bytes], backend memory. It may
+ * return when the work is queued, where there is a rp_unit_end_fn. */
 typedef rp_status (*rp_unit_fn)(void *arg, const rp_unit *unit, int eval, const void *in,
                                 void *out);
+
+/* Wait for the unit that was begun first of those not waited for; its failure. Not called for units
+ * of RP_EVAL_DECODE, nor for those that could not be begun. */
+typedef rp_status (*rp_unit_end_fn)(void *arg, const rp_unit *unit, int eval);
 
 /* Backend memory for the pool's slots. */
 typedef struct {
@@ -43,6 +48,7 @@ typedef struct {
     rp_ctrl *ctrl; /* borrowed */
     const rp_xport_ops *xport;
     rp_unit_fn eval;
+    rp_unit_end_fn end; /* NULL: a unit is done when eval returns */
     void *arg;
     rp_pool_memory memory;
     rp_trace *trace; /* borrowed; NULL: none */
@@ -87,6 +93,13 @@ rp_status rp_pool_plan(rp_pool *pool, int n_units, int n_inputs, size_t in_bytes
  */
 rp_status rp_pool_eval(rp_pool *pool, int step, int eval, const rp_unit *units, int n_units,
                        const void *inputs, void *outputs);
+
+/*
+ * Rank 0, alone: its last unit may still run when rp_pool_eval returns, so that a device has the
+ * next wave before it is through with this one; what reads the outputs is queued behind it. Waits
+ * for that unit. Its failure, logged as by rp_pool_eval; the next rp_pool_eval may return it too.
+ */
+rp_status rp_pool_settle(rp_pool *pool);
 
 /* Ranks > 0: serve one wave whose announcement (see RP_MSG_WAVE) was just received. Transport
  * failures only; a failed evaluation was reported to rank 0. RP_E_PEER when rank 0 knows why, or

@@ -163,19 +163,18 @@ static rp_status finish_gather(rp_pool *pool)
 }
 
 /* One line about the failed unit that counts. */
-static void tell(const rp_pool *pool, const rp_pool_head *head, const rp_unit *units,
-                 const rp_pool_reply *worst, int rank)
+static void tell(const rp_pool *pool, const rp_pool_reply *worst, int rank)
 {
     const char *host = rp_ctrl_host(pool->params.ctrl, rank);
-    const rp_unit *unit = &units[worst->failed];
+    const rp_unit *unit = &worst->unit;
 
-    if (head->eval == RP_EVAL_DECODE) {
+    if (worst->eval == RP_EVAL_DECODE) {
         RP_ERROR("rank %d on host %s: decoding image %d: %s", rank, host, (int)unit->input,
                  worst->text);
         return;
     }
     RP_ERROR("rank %d on host %s: step %d, unit %d (image %d, condition %d): %s", rank, host,
-             (int)head->step, (int)worst->failed, (int)unit->input, (int)unit->cond, worst->text);
+             (int)worst->step, (int)worst->failed, (int)unit->input, (int)unit->cond, worst->text);
 }
 
 /* For the placements of the next waves. */
@@ -213,7 +212,7 @@ rp_status rp_pool_eval(rp_pool *pool, int step, int eval, const rp_unit *units, 
     rp_pool_trace(pool, begin, RP_TRACE_GATHER, &head);
     rp_log_hold(false);
     if (worst.status != RP_OK && worst.status != RP_E_PEER) {
-        tell(pool, &head, units, &worst, rank);
+        tell(pool, &worst, rank);
         return (rp_status)worst.status;
     }
     RP_TRY(st);
@@ -222,4 +221,17 @@ rp_status rp_pool_eval(rp_pool *pool, int step, int eval, const rp_unit *units, 
         learn(pool, units, n_units);
     }
     return RP_OK;
+}
+
+rp_status rp_pool_settle(rp_pool *pool)
+{
+    rp_pool_reply reply;
+
+    rp_log_hold(true);
+    rp_pool_end(pool, &pool->stats[0], &reply);
+    rp_log_hold(false);
+    if (reply.status != RP_OK) {
+        tell(pool, &reply, 0);
+    }
+    return (rp_status)reply.status;
 }

@@ -176,7 +176,8 @@ static rp_status grow_slot(rp_pool *pool, size_t n_bytes, const char *what, void
 rp_status rp_pool_plan(rp_pool *pool, int n_units, int n_inputs, size_t in_bytes, size_t out_bytes)
 {
     RP_TRY(check_plan(n_units, n_inputs, in_bytes, out_bytes));
-    pool->n_units = 0; /* no waves if this fails half way */
+    pool->n_units = 0;      /* no waves if this fails half way */
+    pool->begun.is = false; /* of a job that failed */
     RP_TRY(grow_tables(pool, n_units, n_inputs));
     RP_TRY(pool->params.xport->reserve(pool->xport, n_units));
     if (rp_ctrl_rank(pool->params.ctrl) > 0) {

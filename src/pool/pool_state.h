@@ -28,6 +28,9 @@ typedef struct {
 typedef struct {
     int32_t status;
     int32_t failed; /* index of the unit that failed first, -1 for none */
+    int32_t step, eval;
+    rp_unit unit;   /* that one, and the wave that it belongs to */
+    int32_t unused; /* travels: no hole in it */
     int64_t n_units;
     double busy_s, wire_s;
     char text[RP_CTRL_TEXT_BYTES]; /* why */
@@ -40,6 +43,14 @@ typedef struct {
     void *out;
 } rp_pool_task;
 
+/* A unit that was begun and has not been waited for. */
+typedef struct {
+    bool is;
+    int32_t step, eval;
+    rp_pool_item item;
+    double begin; /* for the trace */
+} rp_pool_begun;
+
 struct rp_pool {
     rp_pool_params params;
     void *xport; /* self of params.xport */
@@ -51,6 +62,7 @@ struct rp_pool {
     rp_rank_stats *stats;  /* [n_ranks] on rank 0; elsewhere only stats[0] is used, for this rank */
 
     /* Rank 0, from open to close: a pace is per cost, whatever the shape. */
+    rp_pool_begun begun;
     rp_speed speed;
     double *wave_busy; /* [n_ranks] of the last wave */
     double unit_cost;  /* mean of the last wave's units */
@@ -68,9 +80,13 @@ struct rp_pool {
 };
 
 /* Evaluate tasks of a wave in order and stop at the first failure, whose text is kept, not printed.
- * Fills status, failed and text of the reply; counts into stats. */
-void rp_pool_run(const rp_pool *pool, const rp_pool_head *head, const rp_pool_task *tasks, int n,
+ * Each is begun before the one before it is waited for; the last one, when this rank is alone, is
+ * left to the next wave. Fills the reply but for its sums; counts into stats. */
+void rp_pool_run(rp_pool *pool, const rp_pool_head *head, const rp_pool_task *tasks, int n,
                  rp_rank_stats *stats, rp_pool_reply *reply);
+
+/* Wait for the unit that was begun last, if any; as rp_pool_run. */
+void rp_pool_end(rp_pool *pool, rp_rank_stats *stats, rp_pool_reply *reply);
 
 /* A span of the wave from `begin` to now. */
 void rp_pool_trace(const rp_pool *pool, double begin, rp_trace_what what, const rp_pool_head *head);

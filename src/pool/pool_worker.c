@@ -13,43 +13,112 @@ void rp_pool_trace(const rp_pool *pool, double begin, rp_trace_what what, const 
     rp_trace_end(pool->params.trace, begin, what, (rp_trace_of){head->step, -1, -1, -1});
 }
 
-static rp_status run_task(const rp_pool *pool, const rp_pool_head *head, const rp_pool_task *task)
+/* The failure of a unit goes into the reply, unless it is RP_OK or a later one than is there. */
+static void keep_failure(rp_pool_reply *reply, rp_status st, const rp_pool_begun *unit)
 {
-    const double begin = rp_trace_begin(pool->params.trace);
-    const rp_unit *unit = &task->item.unit;
-    const rp_status st = pool->params.eval(pool->params.arg, unit, head->eval, task->in, task->out);
-
-    if (head->eval == RP_EVAL_DECODE) {
-        rp_trace_end(pool->params.trace, begin, RP_TRACE_DECODE,
-                     (rp_trace_of){-1, -1, unit->input, -1});
-    } else {
-        rp_trace_end(pool->params.trace, begin, RP_TRACE_UNIT,
-                     (rp_trace_of){head->step, task->item.index, unit->input, unit->cond});
+    if (st == RP_OK) {
+        return;
     }
-    return st;
+    reply->status = (int32_t)st;
+    reply->failed = unit->item.index;
+    reply->unit = unit->item.unit;
+    reply->step = unit->step;
+    reply->eval = unit->eval;
+    rp_log_take(reply->text, sizeof(reply->text));
+    if (reply->text[0] == '\0') {
+        (void)snprintf(reply->text, sizeof(reply->text), "%s", rp_status_text(st));
+    }
 }
 
-void rp_pool_run(const rp_pool *pool, const rp_pool_head *head, const rp_pool_task *tasks, int n,
+static void trace_unit(const rp_pool *pool, const rp_pool_begun *u)
+{
+    const rp_unit *unit = &u->item.unit;
+
+    if (u->eval == RP_EVAL_DECODE) {
+        rp_trace_end(pool->params.trace, u->begin, RP_TRACE_DECODE,
+                     (rp_trace_of){-1, -1, unit->input, -1});
+    } else {
+        rp_trace_end(pool->params.trace, u->begin, RP_TRACE_UNIT,
+                     (rp_trace_of){u->step, u->item.index, unit->input, unit->cond});
+    }
+}
+
+static bool must_be_waited_for(const rp_pool *pool, int eval)
+{
+    return pool->params.end != NULL && eval != RP_EVAL_DECODE;
+}
+
+static void end_unit(rp_pool *pool, rp_rank_stats *stats, rp_pool_reply *reply)
+{
+    const rp_pool_begun u = pool->begun;
+    rp_status st = RP_OK;
+
+    if (!u.is) {
+        return;
+    }
+    pool->begun.is = false;
+    if (must_be_waited_for(pool, u.eval)) {
+        st = pool->params.end(pool->params.arg, &u.item.unit, u.eval);
+    }
+    trace_unit(pool, &u);
+    stats->n_units += st == RP_OK;
+    keep_failure(reply, st, &u);
+}
+
+/* Begin it, and end the one before; the failure of the earlier one counts. */
+static void begin_unit(rp_pool *pool, const rp_pool_head *head, const rp_pool_task *task,
+                       rp_rank_stats *stats, rp_pool_reply *reply)
+{
+    rp_pool_begun u = {.is = true,
+                       .step = head->step,
+                       .eval = head->eval,
+                       .item = task->item,
+                       .begin = rp_trace_begin(pool->params.trace)};
+    const rp_status st =
+        pool->params.eval(pool->params.arg, &u.item.unit, head->eval, task->in, task->out);
+
+    keep_failure(reply, st, &u);
+    if (pool->begun.is) {
+        end_unit(pool, stats, reply);
+        u.begin = rp_trace_begin(pool->params.trace); /* spans of a rank do not overlap */
+    }
+    if (reply->status != RP_OK) {
+        return;
+    }
+    pool->begun = u;
+    if (!must_be_waited_for(pool, head->eval)) {
+        end_unit(pool, stats, reply);
+    }
+}
+
+static void begin_reply(rp_pool_reply *reply)
+{
+    rp_log_take(reply->text, sizeof(reply->text)); /* an older error is not this unit's */
+    *reply = (rp_pool_reply){.status = RP_OK, .failed = -1};
+}
+
+void rp_pool_run(rp_pool *pool, const rp_pool_head *head, const rp_pool_task *tasks, int n,
                  rp_rank_stats *stats, rp_pool_reply *reply)
 {
     const double start = rp_clock_now();
-    rp_status st = RP_OK;
+    const bool alone = rp_ctrl_n_ranks(pool->params.ctrl) == 1;
 
-    rp_log_take(reply->text, sizeof(reply->text)); /* an older error is not this unit's */
-    reply->text[0] = '\0';
-    reply->failed = -1;
-    for (int i = 0; i < n && st == RP_OK; i++) {
-        st = run_task(pool, head, &tasks[i]);
-        if (st != RP_OK) {
-            reply->failed = tasks[i].item.index;
-            rp_log_take(reply->text, sizeof(reply->text));
-        }
-        stats->n_units += st == RP_OK;
+    begin_reply(reply);
+    for (int i = 0; i < n && reply->status == RP_OK; i++) {
+        begin_unit(pool, head, &tasks[i], stats, reply);
     }
-    if (st != RP_OK && reply->text[0] == '\0') {
-        (void)snprintf(reply->text, sizeof(reply->text), "%s", rp_status_text(st));
+    if (!alone) {
+        end_unit(pool, stats, reply);
     }
-    reply->status = (int32_t)st;
+    stats->busy_s += rp_clock_now() - start;
+}
+
+void rp_pool_end(rp_pool *pool, rp_rank_stats *stats, rp_pool_reply *reply)
+{
+    const double start = rp_clock_now();
+
+    begin_reply(reply);
+    end_unit(pool, stats, reply);
     stats->busy_s += rp_clock_now() - start;
 }
 

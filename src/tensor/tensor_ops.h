@@ -202,6 +202,9 @@ typedef struct rp_backend_ops {
     /* Keep the time at which the device gets here, behind all that was queued. Not inside a
      * sequence that replay() may know. Without room for `index` nothing happens. */
     void (*mark)(void *self, int index);
+    /* Wait until the device has got to mark `index`, not for what was queued behind it; the first
+     * failure that is known then, as from sync(). Without room for `index`: sync(). */
+    rp_status (*wait)(void *self, int index);
     /* After sync(): milliseconds from mark 0 to each of the marks 0 to n - 1, all of them set. */
     rp_status (*marks_read)(void *self, int n, double *ms_out);
 

@@ -195,6 +195,34 @@ static void marks_count_the_time_of_the_device(void **state)
     b->ops->release(b->self, x);
 }
 
+/* What was queued behind the mark may fail as well, but later. */
+static void waiting_for_a_mark_tells_what_failed_before_it(void **state)
+{
+    (void)state;
+    const rp_backend *b = &pair_on[GPU];
+    const float bad[4] = {1.0f, NAN, 0.0f, 2.0f}, good[4] = {1.0f, 2.0f, 3.0f, 4.0f};
+    void *x = NULL, *y = NULL;
+
+    use_f32();
+    assert_int_equal(b->ops->marks_reserve(b->self, 2), RP_OK);
+    assert_int_equal(b->ops->alloc(b->self, sizeof(bad), "test", &x), RP_OK);
+    assert_int_equal(b->ops->alloc(b->self, sizeof(bad), "test", &y), RP_OK);
+    b->ops->put(b->self, x, bad, sizeof(bad));
+    b->ops->put(b->self, y, good, sizeof(good));
+    assert_int_equal(b->ops->sync(b->self), RP_OK);
+    b->ops->check_finite(b->self, y, 4);
+    b->ops->mark(b->self, 0);
+    assert_int_equal(b->ops->wait(b->self, 0), RP_OK);
+    b->ops->check_finite(b->self, x, 4);
+    b->ops->mark(b->self, 1);
+    assert_int_equal(b->ops->wait(b->self, 1), RP_E_MODEL);
+    assert_int_equal(b->ops->wait(b->self, 1), RP_OK); /* once */
+    b->ops->check_finite(b->self, x, 4);
+    assert_int_equal(b->ops->wait(b->self, 1 << 20), RP_E_MODEL); /* no such mark: for everything */
+    b->ops->release(b->self, x);
+    b->ops->release(b->self, y);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -204,6 +232,7 @@ int main(void)
         cmocka_unit_test(a_row_of_zeros_stays_zero),
         cmocka_unit_test(too_many_terms_are_told),
         cmocka_unit_test(marks_count_the_time_of_the_device),
+        cmocka_unit_test(waiting_for_a_mark_tells_what_failed_before_it),
     };
     pair_open_or_skip();
     const int n_failed = cmocka_run_group_tests_name("cuda_latent", tests, NULL, NULL);

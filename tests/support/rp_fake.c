@@ -142,6 +142,10 @@ static void fake_linear(void *self, const float *x, int t, int k, int x_stride,
 
 /* ---- failures to order */
 
+enum { MARKS = 512 };
+
+static int g_units_at[MARKS]; /* n_units when a mark was set */
+
 static void fake_check_finite(void *self, const float *x, size_t n)
 {
     rp_fake.n_units++;
@@ -154,13 +158,32 @@ static void fake_to_bytes(void *self, const float *x, size_t hw, uint8_t *bytes)
     rp_backend_cpu.to_bytes(self, x, hw, bytes);
 }
 
-static rp_status fake_sync(void *self)
+static rp_status state_after(void *self, int n_units)
 {
-    if ((rp_fake.fail_unit > 0 && rp_fake.n_units >= rp_fake.fail_unit) ||
+    if ((rp_fake.fail_unit > 0 && n_units >= rp_fake.fail_unit) ||
         (rp_fake.fail_picture > 0 && rp_fake.n_pictures >= rp_fake.fail_picture)) {
         return RP_FAIL(RP_E_CUDA, "GPU 0 (fake GPU, GPU-fake): kernels: an illegal memory access");
     }
     return rp_backend_cpu.sync(self);
+}
+
+static rp_status fake_sync(void *self)
+{
+    return state_after(self, rp_fake.n_units);
+}
+
+/* A device knows at a mark what has failed before it, and nothing of what was queued behind. */
+static void fake_mark(void *self, int index)
+{
+    if (index >= 0 && index < MARKS) {
+        g_units_at[index] = rp_fake.n_units;
+    }
+    rp_backend_cpu.mark(self, index);
+}
+
+static rp_status fake_wait(void *self, int index)
+{
+    return index >= 0 && index < MARKS ? state_after(self, g_units_at[index]) : fake_sync(self);
 }
 
 /* Before main: the list's row is a copy of the CPU's with these slots changed. */
@@ -185,4 +208,6 @@ static void __attribute__((constructor)) fill_table(void)
     g_fake.check_finite = fake_check_finite;
     g_fake.to_bytes = fake_to_bytes;
     g_fake.sync = fake_sync;
+    g_fake.mark = fake_mark;
+    g_fake.wait = fake_wait;
 }

@@ -188,6 +188,13 @@ static rp_status cpu_sync(void *self)
     return st;
 }
 
+/* Ops are done when they return. */
+static rp_status cpu_wait(void *self, int index)
+{
+    (void)index;
+    return cpu_sync(self);
+}
+
 static rp_status cpu_peek(void *self)
 {
     return ((const rp_cpu *)self)->failed;
@@ -244,6 +251,7 @@ const rp_backend_ops rp_backend_cpu = {
     .extrapolate = rp_vec_host_extrapolate,
     .marks_reserve = rp_cpu_marks_reserve,
     .mark = rp_cpu_mark,
+    .wait = cpu_wait,
     .marks_read = rp_cpu_marks_read,
     .embed = rp_cpu_embed,
     .linear = rp_cpu_linear,

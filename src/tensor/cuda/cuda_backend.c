@@ -140,14 +140,9 @@ static void cuda_trim(void *self)
 }
 
 /* A device error comes before a number that is not finite: it is the cause. */
-static rp_status cuda_sync(void *self)
+static rp_status take_failure(rp_cuda *cuda)
 {
-    rp_cuda *cuda = self;
-
-    (void)cudaSetDevice(cuda->device);
-    rp_cuda_keep(cuda, RP_CUDA(cuda, cudaStreamSynchronize(cuda->stream)));
     rp_cuda_keep(cuda, rp_cuda_check(cuda, cudaGetLastError(), "kernels"));
-    rp_cuda_uploader_drop(cuda);
     if (*cuda->flag != 0) {
         *cuda->flag = 0;
         if (cuda->failed == RP_OK) {
@@ -158,6 +153,28 @@ static rp_status cuda_sync(void *self)
     const rp_status st = cuda->failed;
     cuda->failed = RP_OK;
     return st;
+}
+
+static rp_status cuda_sync(void *self)
+{
+    rp_cuda *cuda = self;
+
+    (void)cudaSetDevice(cuda->device);
+    rp_cuda_keep(cuda, RP_CUDA(cuda, cudaStreamSynchronize(cuda->stream)));
+    rp_cuda_uploader_drop(cuda);
+    return take_failure(cuda);
+}
+
+static rp_status cuda_wait(void *self, int index)
+{
+    rp_cuda *cuda = self;
+
+    if (index < 0 || index >= cuda->n_marks) {
+        return cuda_sync(self);
+    }
+    (void)cudaSetDevice(cuda->device);
+    rp_cuda_keep(cuda, RP_CUDA(cuda, cudaEventSynchronize(cuda->marks[index])));
+    return take_failure(cuda);
 }
 
 static rp_status cuda_peek(void *self)
@@ -203,6 +220,7 @@ const rp_backend_ops rp_backend_cuda = {
     .extrapolate = rp_cuda_extrapolate,
     .marks_reserve = rp_cuda_marks_reserve,
     .mark = rp_cuda_mark,
+    .wait = cuda_wait,
     .marks_read = rp_cuda_marks_read,
     .embed = rp_cuda_embed,
     .linear = rp_cuda_linear,
