@@ -30,6 +30,9 @@ ranks() { # N COMMAND...
     go mpirun -n "$n" "$here/rank_env.sh" "$@"
 }
 
+# shellcheck source-path=SCRIPTDIR source=rows_refused.sh
+. "$here/rows_refused.sh"
+
 # ---- build
 
 # pkg-config files of unpacked packages say /usr; copies that say where the packages are come first.
@@ -238,48 +241,6 @@ race() { # PRECISION : the whole way from a prompt to a picture
     sanitize racecheck "$rankpool" "${short[@]}" --backend cuda --precision "$1" --out sanitized.png
 }
 
-# ---- refusals
-
-# One line of ours on stderr; mpirun may add its own.
-one_line() { # FILE TEXT...
-    local file=$1 text
-    shift
-    [ "$(grep -c '^rankpool' "$file")" = 1 ] || { echo "not one line:"; cat "$file"; return 1; }
-    for text in "$@"; do
-        grep '^rankpool' "$file" | grep -qF -- "$text" || { echo "lacks: $text"; cat "$file"; return 1; }
-    done
-}
-
-no_such_gpu() { # VISIBLE : asked for, cuda is refused with one line that names the cause
-    local code=0
-    CUDA_VISIBLE_DEVICES=$1 go "$rankpool" "${short[@]}" --backend cuda --out none.png >out 2>err || code=$?
-    cat err
-    [ $code -ne 0 ] && [ $code -lt 124 ]
-    [ ! -e none.png ]
-    one_line err cuda CUDA_VISIBLE_DEVICES "$1"
-    say "exit $code, one line"
-}
-
-falls_back() { # VISIBLE : on its own it takes the CPU, and says so in one line
-    CUDA_VISIBLE_DEVICES=$1 go "$rankpool" "${short[@]}" --out auto.png 2>err
-    cat err
-    one_line err CUDA_VISIBLE_DEVICES
-    go "$rankpool" "${short[@]}" --backend cpu --out cpu-short.png
-    [ "$(python3 "$here/png_psnr.py" auto.png cpu-short.png)" = inf ]
-    say "on the CPU, one line"
-}
-
-two_on_one() { # TRANSPORT : not by accident
-    local code=0
-    CUDA_VISIBLE_DEVICES=0 ranks 2 "$rankpool" "${short[@]}" --backend cuda --transport "$1" --out two.png \
-        >out 2>err || code=$?
-    cat err
-    [ $code -ne 0 ] && [ $code -lt 124 ]
-    [ ! -e two.png ]
-    grep -qE 'rank(s)? 0' err && grep -qE 'rank(s)? 1|and 1' err && grep -qF allow-shared-gpu err
-    say "exit $code, both named"
-}
-
 # A job that is stopped in the middle and started again draws the undisturbed picture.
 stopped() { # PRECISION
     local code=0 after name=stopped-$1
@@ -315,15 +276,6 @@ large=(bench --model "$root/share/models/lumina-image-2.0-config" --random-weigh
 large_in_bands() { # more numbers in a picture than cuDNN counts
     go "$rankpool" "${large[@]}" --precision bf16 --json large.json --overwrite
     say "$(python3 -c 'import json; r = json.load(open("large.json"))["runs"][0]; print("decode %.2f s" % (r["decode_ms"] / 1e3))')"
-}
-
-large_refused() { # before sampling
-    local code=0
-    go "$rankpool" "${large[@]}" --precision f32 >out 2>err || code=$?
-    cat out err
-    [ $code -ne 0 ] && [ $code -lt 124 ]
-    grep -qF '4096' err && grep -qF 'bf16' err
-    say "exit $code"
 }
 
 all_rows() {
