@@ -251,7 +251,8 @@ stopped() { # PRECISION
         go timeout -s USR1 $after "$rankpool" "${long[@]}" --out "$name.png" --latents-out "$name.safetensors" \
             --checkpoint "$name.ck" || code=$?
     done
-    [ -e "$name.ck" ] && [ ! -e "$name.png" ]
+    [ -e "$name.ck" ]
+    [ ! -e "$name.png" ]
     go "$rankpool" "${long[@]}" --out "$name.png" --latents-out "$name.safetensors" --checkpoint "$name.ck"
     same "whole-$1" "$name"
     [ ! -e "$name.ck" ]

@@ -2,6 +2,16 @@
 #
 # shellcheck shell=bash disable=SC2154
 
+# In functions: of a list of commands joined by && `set -e` hears the last one alone.
+refused() { [ "$1" -ne 0 ] && [ "$1" -lt 124 ]; } # EXIT-CODE : its own, not that of a limit or a signal
+says() { # FILE PATTERN...
+    local file=$1 pattern
+    shift
+    for pattern in "$@"; do
+        grep -qE -- "$pattern" "$file" || { echo "lacks: $pattern"; return 1; }
+    done
+}
+
 # One line of ours on stderr; mpirun may add its own.
 one_line() { # FILE TEXT...
     local file=$1 text
@@ -16,7 +26,7 @@ no_such_gpu() { # VISIBLE : asked for, cuda is refused with one line that names 
     local code=0
     CUDA_VISIBLE_DEVICES=$1 go "$rankpool" "${short[@]}" --backend cuda --out none.png >out 2>err || code=$?
     cat err
-    [ $code -ne 0 ] && [ $code -lt 124 ]
+    refused $code
     [ ! -e none.png ]
     one_line err cuda CUDA_VISIBLE_DEVICES "$1"
     say "exit $code, one line"
@@ -36,9 +46,9 @@ two_on_one() { # TRANSPORT : not by accident
     CUDA_VISIBLE_DEVICES=0 ranks 2 "$rankpool" "${short[@]}" --backend cuda --transport "$1" --out two.png \
         >out 2>err || code=$?
     cat err
-    [ $code -ne 0 ] && [ $code -lt 124 ]
+    refused $code
     [ ! -e two.png ]
-    grep -qE 'rank(s)? 0' err && grep -qE 'rank(s)? 1|and 1' err && grep -qF allow-shared-gpu err
+    says err 'ranks? 0' 'ranks? 1|and 1' allow-shared-gpu
     say "exit $code, both named"
 }
 
@@ -46,7 +56,7 @@ large_refused() { # before sampling
     local code=0
     go "$rankpool" "${large[@]}" --precision f32 >out 2>err || code=$?
     cat out err
-    [ $code -ne 0 ] && [ $code -lt 124 ]
-    grep -qF '4096' err && grep -qF 'bf16' err
+    refused $code
+    says err 4096 bf16
     say "exit $code"
 }
