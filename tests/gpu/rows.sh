@@ -177,6 +177,15 @@ print("same bytes, decoded on", len(by_rank), "ranks")
 END
 }
 
+conformance() { # N : what every transport must do; NCCL tells of its ranks, or there was no GPU for it
+    local log=$logs/conformance_$1.txt n
+    export NCCL_DEBUG=INFO NCCL_DEBUG_SUBSYS=INIT
+    ranks "$1" "$build/bin/test_xport" | tee "$log"
+    n=$(grep -cE "nranks $1 .*Init COMPLETE" "$log") || true
+    [ "$n" -ge "$1" ] || { say "without NCCL"; return 1; }
+    say "NCCL opened on $((n / $1)) x $1 ranks"
+}
+
 # ---- against diffusers on the same GPU
 
 # First guesses, as above: relative L2 distance of the latents after 4 guided steps.
@@ -310,6 +319,7 @@ all_rows() {
     row "f32, 2 ranks, nccl" shared f32 nccl 2
     for n in 2 3; do row "bf16, 3 pictures, $n ranks, nccl" several $n; done
     for n in 2 3; do row "bf16, $n ranks, mpi" shared bf16 mpi $n; done
+    for n in 1 2 3; do row "transport conformance, $n ranks" conformance $n; done
     for p in f32 bf16; do
         v=most_$p
         row "small pipeline, $p, as diffusers" like_diffusers small "$p" "${!v}"
