@@ -348,4 +348,7 @@ all_rows() {
     for v in "" 99 abc; do row "cuda asked for, visible \"$v\"" no_such_gpu "$v"; done
     for v in "" 99 abc; do row "auto, visible \"$v\"" falls_back "$v"; done
     for v in nccl mpi; do row "two ranks on one GPU, $v" two_on_one $v; done
+    row "a GPU fails in a step, 1 rank" gpu_fails 1 0
+    row "a GPU fails in a step, 2 ranks, nccl" gpu_fails 2 1
+    row "rank 0's GPU fails in a step, nccl" gpu_fails 2 0
 }

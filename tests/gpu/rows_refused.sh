@@ -52,6 +52,23 @@ two_on_one() { # TRANSPORT : not by accident
     say "exit $code, both named"
 }
 
+gpu_fails() { # N RANK : of N ranks RANK's GPU has a fault in a unit that is replayed; limit: all are gone
+    local code=0 limit=30 name=failed-$1 launch=(go)
+    [ "$1" = 1 ] || launch=(ranks "$1")
+    rm -f "$name"*
+    "${launch[@]}" env LD_PRELOAD="$build/lib/fail_late.so" RPT_FAIL_RANK="$2" RPT_FAIL_AT=2000 \
+        "$rankpool" "${short[@]}" --steps 200 --backend cuda --transport nccl --allow-shared-gpu \
+        --out "$name.png" >out 2>err || code=$?
+    cat out err
+    refused $code
+    ! compgen -G "$name*" || { echo "a picture is left"; return 1; }
+    grep '^rankpool: error' err >said
+    [ "$(wc -l <said)" = 1 ] || { echo "not one error"; return 1; }
+    says said "rank $2 on host [^ ]+: step ([3-9]|[1-9][0-9]+), unit [0-9]" \
+        'GPU [0-9]+ \(.*, GPU-[0-9a-f]{8}-[0-9a-f-]+\): ' 'an illegal memory access was encountered'
+    say "exit $code, $(grep -oE 'step [0-9]+' said)"
+}
+
 large_refused() { # before sampling
     local code=0
     go "$rankpool" "${large[@]}" --precision f32 >out 2>err || code=$?
