@@ -240,7 +240,12 @@ sanitize() { # TOOL COMMAND...
     return $code
 }
 
-race() { # PRECISION : the whole way from a prompt to a picture
+sanitized() { # TOOL PRECISION : the whole way from a prompt to a picture
+    [ "$2" != fp8 ] || fp8_or_skip
+    sanitize "$1" "$rankpool" "${short[@]}" --backend cuda --precision "$2" --out sanitized.png
+}
+
+race() { # PRECISION : the same
     local name
     race_options=()
     if [ "$1" != f32 ]; then # the hand-made barriers of libraries are not understood
@@ -327,19 +332,23 @@ all_rows() {
             --config "$root/share/models/lumina-image-2.0-config" --size 1024
     done
     for v in memcheck initcheck; do
-        row "$v of a picture" sanitize $v "$rankpool" "${short[@]}" --backend cuda --out sanitized.png
+        for p in f32 bf16 fp8; do row "$v of a picture, $p" sanitized $v $p; done
     done
     for p in f32 bf16 fp8; do row "racecheck of a picture, $p" race $p; done
     row "racecheck of ops ops" sanitize racecheck "$build/bin/test_cuda_ops"
-    for name in ops latent image backend record; do
+    for name in ops latent matrix image backend record; do
         row "memcheck of ops $name" sanitize memcheck "$build/bin/test_cuda_$name"
     done
     row "memcheck of ops fp8" sanitize memcheck "$build/bin/test_cuda_fp8"
     row "memcheck of norms that feed products" sanitize memcheck "$build/bin/test_cuda_feeds"
+    row "memcheck of norms that feed gated pairs" sanitize memcheck "$build/bin/test_cuda_feeds_gated"
     row "memcheck of attention fp8" sanitize memcheck "$build/bin/test_cuda_fp8_attention"
     row "memcheck of gated pair" sanitize memcheck "$build/bin/test_cuda_gated"
+    row "memcheck of gated products fp8" sanitize memcheck "$build/bin/test_cuda_gated_fp8"
     row "memcheck of own attention" sanitize memcheck "$build/bin/test_cuda_flash"
+    row "memcheck of own attention fp8" sanitize memcheck "$build/bin/test_cuda_flash_fp8"
     row "memcheck of products of blocks" sanitize memcheck "$build/bin/test_cuda_blocks"
+    row "memcheck of feed-forward fp8" sanitize memcheck "$build/bin/test_cuda_down"
     row "memcheck of own attention in e4m3" sanitize memcheck "$build/bin/test_cuda_flash8"
     for p in f32 bf16; do row "stopped and started again, $p" stopped $p; done
     row "trace of two ranks" traced
