@@ -293,6 +293,19 @@ large_in_bands() { # more numbers in a picture than cuDNN counts
     say "$(python3 -c 'import json; r = json.load(open("large.json"))["runs"][0]; print("decode %.2f s" % (r["decode_ms"] / 1e3))')"
 }
 
+most_idle_us=100 # median; 27 were seen
+
+idle_time() { # at full size the next unit is there when one ends
+    go "$rankpool" bench --model "$root/share/models/lumina-image-2.0-config" --random-weights --backend cuda \
+        --precision bf16 --width 1024 --height 1024 --steps 12 --repeat 1 --warmup 1 --json idle.json --overwrite
+    python3 - idle.json $most_idle_us <<'END' >&3
+import json, sys
+idle = json.load(open(sys.argv[1]))["runs"][0]["gpu_idle_us"]
+print("median %.0f us, most %.0f us" % (idle["median"], idle["max"]))
+assert 0 <= idle["median"] < float(sys.argv[2]), idle
+END
+}
+
 all_rows() {
     local p name v n
     for name in ops latent matrix image backend record; do row "ops $name" op_table $name; done
@@ -352,6 +365,7 @@ all_rows() {
     row "memcheck of own attention in e4m3" sanitize memcheck "$build/bin/test_cuda_flash8"
     for p in f32 bf16; do row "stopped and started again, $p" stopped $p; done
     row "trace of two ranks" traced
+    row "idle between units, 1024x1024" idle_time
     row "4096x4096, bf16, in bands" large_in_bands
     row "4096x4096, f32, refused" large_refused
     for v in "" 99 abc; do row "cuda asked for, visible \"$v\"" no_such_gpu "$v"; done
