@@ -151,6 +151,15 @@ from_picture() { # the picture makes itself again from its own settings
     say "same bytes"
 }
 
+visible() { # LIST : CUDA takes what stands before an entry that is none; this rank's GPU is the first
+    picture bf16 --backend cuda --precision bf16
+    CUDA_VISIBLE_DEVICES=$1 go "$rankpool" "${job[@]}" --backend cuda --precision bf16 --out visible.png \
+        --latents-out visible.safetensors --report visible.json
+    python3 "$here/report_check.py" visible.json 1 local cuda
+    same bf16 visible
+    say "same bytes"
+}
+
 shared() { # PRECISION TRANSPORT N : N ranks on the one GPU give the bytes of one
     local name=$1-$2-$3
     [ "$1" != fp8 ] || fp8_or_skip
@@ -370,6 +379,7 @@ all_rows() {
     row "4096x4096, f32, refused" large_refused
     for v in "" 99 abc; do row "cuda asked for, visible \"$v\"" no_such_gpu "$v"; done
     for v in "" 99 abc; do row "auto, visible \"$v\"" falls_back "$v"; done
+    row 'bf16, visible "0,abc"' visible 0,abc
     for v in nccl mpi; do row "two ranks on one GPU, $v" two_on_one $v; done
     row "a GPU fails in a step, 1 rank" gpu_fails 1 0
     row "a GPU fails in a step, 2 ranks, nccl" gpu_fails 2 1
