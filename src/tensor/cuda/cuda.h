@@ -3,6 +3,7 @@
  *
  *   cuda_backend.c    open and close, the ops table
  *   cuda_device.c     which devices there are, names of failures
+ *   cuda_why.c        why one is not computed on, in words; needs no CUDA
  *   cuda_memory.c     allocations, addresses, copies, scratch
  *   cuda_weights.c    weights in arenas
  *   cuda_upload.c     weights on their way to the device
@@ -29,6 +30,7 @@
 #define RP_CUDA_H
 
 #include "tensor/cuda/cuda_kernels.h"
+#include "tensor/cuda/cuda_why.h"
 
 #include <cublasLt.h>
 #include <cudnn.h>
@@ -128,6 +130,8 @@ bool rp_cuda_usable(void);
 void rp_cuda_pci(int device, char *out, size_t n_out);
 void rp_cuda_info(void *self, rp_device_info *out);
 void rp_cuda_uuid_text(const cudaUUID_t *uuid, char *out, size_t n_out);
+/* The current device, which is `which`, can run the kernels of this build. RP_E_UNSUP. */
+rp_status rp_cuda_need_kernels(const rp_cuda *cuda, const rp_cuda_which *which);
 /* Element type for a precision on this device. RP_E_UNSUP. */
 rp_status rp_cuda_choose_act(int device, rp_precision precision, rp_dtype *act_out);
 

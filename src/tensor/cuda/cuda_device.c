@@ -56,54 +56,81 @@ void rp_cuda_keep(rp_cuda *cuda, rp_status status)
 
 /* ---- devices ---- */
 
-/* Devices, or -1 and the cause as a clause. */
+/* Devices, or 0 and the cause. */
 static int count_devices(char *why, size_t n_why)
 {
-    const char *visible = getenv("CUDA_VISIBLE_DEVICES");
-    int n = 0, driver = 0, runtime = 0;
+    int n = 0;
     const cudaError_t code = cudaGetDeviceCount(&n);
+    rp_cuda_count count = {
+        .n = n,
+        .error = code == cudaSuccess ? NULL : cudaGetErrorString(code),
+        .driver_too_old = code == cudaErrorInsufficientDriver,
+        .visible = getenv("CUDA_VISIBLE_DEVICES"),
+    };
 
+    (void)cudaDriverGetVersion(&count.driver);
+    (void)cudaRuntimeGetVersion(&count.runtime);
     (void)cudaGetLastError();
-    if (code == cudaSuccess && n > 0) {
-        return n;
-    }
-    (void)cudaDriverGetVersion(&driver);
-    (void)cudaRuntimeGetVersion(&runtime);
-    if (driver == 0) {
-        (void)snprintf(why, n_why, "there is no NVIDIA driver");
-    } else if (code == cudaErrorInsufficientDriver) {
-        (void)snprintf(why, n_why, "the driver is for CUDA %d.%d, this build needs %d.%d",
-                       driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
-    } else if (visible != NULL) {
-        (void)snprintf(why, n_why, "no GPU is visible with CUDA_VISIBLE_DEVICES=\"%.80s\" (%s)",
-                       visible, code == cudaSuccess ? "there is none" : cudaGetErrorString(code));
-    } else {
-        (void)snprintf(why, n_why, "%s",
-                       code == cudaSuccess ? "there is no GPU" : cudaGetErrorString(code));
-    }
-    return -1;
+    return rp_cuda_why_none(&count, why, n_why) ? n : 0;
 }
 
 int rp_cuda_n_devices(void)
 {
-    char why[160];
-    const int n = count_devices(why, sizeof(why));
+    char why[RP_CUDA_WHY_BYTES];
 
-    return n > 0 ? n : 0;
+    return count_devices(why, sizeof(why));
+}
+
+/* Device 0 is asked about: a rank alone takes it, and all ranks of a host must come to one answer.
+ * By its number, for the device itself would need a context to say it, and that is for open(). */
+static bool can_work(char *why, size_t n_why)
+{
+    struct cudaDeviceProp prop;
+
+    if (count_devices(why, n_why) == 0) {
+        return false;
+    }
+    const cudaError_t code = cudaGetDeviceProperties(&prop, 0);
+    if (code != cudaSuccess) {
+        (void)cudaGetLastError();
+        (void)snprintf(why, n_why, "GPU 0: %s", cudaGetErrorString(code));
+        return false;
+    }
+    const rp_cuda_which which = {0, prop.name, prop.major, prop.minor};
+    if (!rp_cuda_why_can_run(RP_CUDA_ARCHITECTURES, &which)) {
+        rp_cuda_why_no_kernels(&which, why, n_why);
+        return false;
+    }
+    return true;
 }
 
 const char *rp_cuda_why_not(void)
 {
-    static char why[160];
+    static char why[RP_CUDA_WHY_BYTES];
 
-    why[0] = '\0';
-    (void)count_devices(why, sizeof(why));
+    (void)can_work(why, sizeof(why));
     return why;
 }
 
 bool rp_cuda_usable(void)
 {
-    return rp_cuda_n_devices() > 0;
+    char why[RP_CUDA_WHY_BYTES];
+
+    return can_work(why, sizeof(why));
+}
+
+rp_status rp_cuda_need_kernels(const rp_cuda *cuda, const rp_cuda_which *which)
+{
+    const cudaError_t code = rp_cuda_k_probe();
+    char why[RP_CUDA_WHY_BYTES];
+
+    if (code != cudaErrorNoKernelImageForDevice && code != cudaErrorInvalidDeviceFunction &&
+        code != cudaErrorUnsupportedPtxVersion) {
+        return rp_cuda_check(cuda, code, "cudaFuncGetAttributes");
+    }
+    (void)cudaGetLastError();
+    rp_cuda_why_no_kernels(which, why, sizeof(why));
+    return RP_FAIL(RP_E_UNSUP, "backend cuda: %s", why);
 }
 
 rp_status rp_cuda_choose_act(int device, rp_precision precision, rp_dtype *act_out)

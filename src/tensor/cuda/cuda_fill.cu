@@ -53,3 +53,10 @@ void rp_cuda_k_fill(cudaStream_t stream, rp_cuda_view out, size_t n, uint64_t se
         fill_flat<<<grid, THREADS, 0, stream>>>((decltype(type) *)out.data, n, seed, std);
     });
 }
+
+cudaError_t rp_cuda_k_probe(void)
+{
+    cudaFuncAttributes attributes;
+
+    return cudaFuncGetAttributes(&attributes, fill_flat<float>);
+}

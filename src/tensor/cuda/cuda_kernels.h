@@ -50,6 +50,8 @@ void rp_cuda_k_check_finite(cudaStream_t stream, const float *x, size_t n, int *
 /* ---- cuda_fill.cu ---- */
 /* normal(0, std) by counter-based hashing of (seed, index) and Box-Muller; ones for std 0 */
 void rp_cuda_k_fill(cudaStream_t stream, rp_cuda_view out, size_t n, uint64_t seed, float std);
+/* Can the current device run one of these kernels? Launches nothing; makes the device's context. */
+cudaError_t rp_cuda_k_probe(void);
 
 /* ---- cuda_latent.cu: the slots of vec.h ---- */
 void rp_cuda_k_combine(cudaStream_t stream, float *out, size_t n, int n_terms, const float *coef,
