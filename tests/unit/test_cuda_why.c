@@ -146,6 +146,61 @@ static void the_longest_name_fits(void **state)
     name[sizeof(name) - 1] = '\0';
     rp_cuda_why_no_kernels(&(rp_cuda_which){15, name, 12, 1}, why, sizeof(why));
     assert_string_equal(why + strlen(why) - 4, "=121");
+    assert_false(rp_cuda_why_can_compute(&(rp_cuda_which){15, name, 8, 6},
+                                         RP_PRECISION_FP8_ATTENTION, why, sizeof(why)));
+    assert_string_equal(why + strlen(why) - 5, " bf16");
+}
+
+/* ---- precisions */
+
+#define NEEDS(precision, has, needs, use)                                                          \
+    "precision " precision ": GPU 1 (Old) has compute capability " has ", " precision              \
+    " needs " needs "; use --precision " use
+
+static const struct {
+    int major, minor;
+    rp_precision precision;
+    const char *want; /* "": the device can */
+} g_precisions[] = {
+    {7, 5, RP_PRECISION_F32, ""},
+    {7, 5, RP_PRECISION_BF16, NEEDS("bf16", "7.5", "8.0", "f32")},
+    {7, 5, RP_PRECISION_FP8, NEEDS("fp8", "7.5", "8.9", "f32")},
+    {7, 5, RP_PRECISION_FP8_ATTENTION, NEEDS("fp8-attention", "7.5", "8.9", "f32")},
+    {8, 0, RP_PRECISION_F32, ""},
+    {8, 0, RP_PRECISION_BF16, ""},
+    {8, 0, RP_PRECISION_FP8, NEEDS("fp8", "8.0", "8.9", "bf16")},
+    {8, 6, RP_PRECISION_FP8_ATTENTION, NEEDS("fp8-attention", "8.6", "8.9", "bf16")},
+    {8, 9, RP_PRECISION_FP8, ""},
+    {8, 9, RP_PRECISION_FP8_ATTENTION, ""},
+    {9, 0, RP_PRECISION_BF16, ""},
+    {9, 0, RP_PRECISION_FP8, ""},
+    {12, 0, RP_PRECISION_FP8_ATTENTION, ""},
+};
+
+static void a_precision_the_device_lacks_is_named(void **state)
+{
+    char why[RP_CUDA_WHY_BYTES];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(g_precisions) / sizeof(g_precisions[0]); i++) {
+        const rp_cuda_which which = {1, "Old", g_precisions[i].major, g_precisions[i].minor};
+        const bool can =
+            rp_cuda_why_can_compute(&which, g_precisions[i].precision, why, sizeof(why));
+        assert_string_equal(why, g_precisions[i].want);
+        assert_int_equal(can, g_precisions[i].want[0] == '\0');
+    }
+}
+
+static void auto_is_a_precision_the_device_has(void **state)
+{
+    const rp_cuda_which old = {0, "Old", 7, 5}, new = {0, "New", 8, 0};
+
+    (void)state;
+    assert_int_equal(rp_cuda_why_precision(&old, RP_PRECISION_AUTO), RP_PRECISION_F32);
+    assert_int_equal(rp_cuda_why_precision(&new, RP_PRECISION_AUTO), RP_PRECISION_BF16);
+    for (int p = RP_PRECISION_F32; p <= RP_PRECISION_FP8_ATTENTION; p++) {
+        assert_int_equal(rp_cuda_why_precision(&old, (rp_precision)p), p);
+    }
 }
 
 int main(void)
@@ -156,6 +211,8 @@ int main(void)
         cmocka_unit_test(a_build_runs_on_what_it_has_code_for),
         cmocka_unit_test(a_build_that_would_have_kernels_is_named),
         cmocka_unit_test(the_longest_name_fits),
+        cmocka_unit_test(a_precision_the_device_lacks_is_named),
+        cmocka_unit_test(auto_is_a_precision_the_device_has),
     };
 
     return cmocka_run_group_tests_name("cuda_why", tests, NULL, NULL);

@@ -133,7 +133,7 @@ void rp_cuda_uuid_text(const cudaUUID_t *uuid, char *out, size_t n_out);
 /* The current device, which is `which`, can run the kernels of this build. RP_E_UNSUP. */
 rp_status rp_cuda_need_kernels(const rp_cuda *cuda, const rp_cuda_which *which);
 /* Element type for a precision on this device. RP_E_UNSUP. */
-rp_status rp_cuda_choose_act(int device, rp_precision precision, rp_dtype *act_out);
+rp_status rp_cuda_choose_act(const rp_cuda_which *which, rp_precision precision, rp_dtype *act_out);
 
 /* ---- cuda_memory.c ---- */
 rp_status rp_cuda_alloc(void *self, size_t n_bytes, const char *what, void **out);

@@ -86,7 +86,7 @@ static rp_status open_device(rp_cuda *cuda, const rp_backend_params *params)
     cuda->capability = 10 * prop.major + prop.minor;
     const rp_cuda_which which = {cuda->device, cuda->name, prop.major, prop.minor};
     RP_TRY(rp_cuda_need_kernels(cuda, &which));
-    RP_TRY(rp_cuda_choose_act(cuda->device, params->precision, &cuda->act));
+    RP_TRY(rp_cuda_choose_act(&which, params->precision, &cuda->act));
     cuda->fp8 = rp_precision_is_fp8(params->precision);
     cuda->narrow_attention = params->precision == RP_PRECISION_FP8_ATTENTION;
     RP_TRY(RP_CUDA(cuda, cudaMallocHost(&flag, sizeof(*cuda->flag))));

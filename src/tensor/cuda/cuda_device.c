@@ -133,28 +133,15 @@ rp_status rp_cuda_need_kernels(const rp_cuda *cuda, const rp_cuda_which *which)
     return RP_FAIL(RP_E_UNSUP, "backend cuda: %s", why);
 }
 
-rp_status rp_cuda_choose_act(int device, rp_precision precision, rp_dtype *act_out)
+rp_status rp_cuda_choose_act(const rp_cuda_which *which, rp_precision precision, rp_dtype *act_out)
 {
-    const rp_cuda which = {.device = device}; /* for the message */
-    struct cudaDeviceProp prop;
+    const rp_precision chosen = rp_cuda_why_precision(which, precision);
+    char why[RP_CUDA_WHY_BYTES];
 
-    RP_TRY(RP_CUDA(&which, cudaGetDeviceProperties(&prop, device)));
-    if (precision == RP_PRECISION_AUTO) {
-        precision = prop.major >= 8 ? RP_PRECISION_BF16 : RP_PRECISION_F32;
+    if (!rp_cuda_why_can_compute(which, chosen, why, sizeof(why))) {
+        return RP_FAIL(RP_E_UNSUP, "%s", why);
     }
-    if (rp_precision_is_fp8(precision) && 10 * prop.major + prop.minor < 89) {
-        return RP_FAIL(RP_E_UNSUP,
-                       "precision fp8: GPU %d (%s) has compute capability %d.%d, fp8 needs 8.9; "
-                       "use --precision %s",
-                       device, prop.name, prop.major, prop.minor, prop.major >= 8 ? "bf16" : "f32");
-    }
-    if (precision == RP_PRECISION_BF16 && prop.major < 8) {
-        return RP_FAIL(RP_E_UNSUP,
-                       "precision bf16: GPU %d (%s) has compute capability %d.%d, bf16 needs 8.0; "
-                       "use --precision f32",
-                       device, prop.name, prop.major, prop.minor);
-    }
-    *act_out = precision == RP_PRECISION_F32 ? RP_F32 : RP_BF16;
+    *act_out = chosen == RP_PRECISION_F32 ? RP_F32 : RP_BF16;
     return RP_OK;
 }
 

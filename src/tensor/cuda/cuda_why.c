@@ -80,3 +80,31 @@ void rp_cuda_why_no_kernels(const rp_cuda_which *which, char *out, size_t n_out)
                    which->index, which->name, which->major, which->minor, which->major,
                    which->minor, hopper ? "a" : "");
 }
+
+/* ---- precisions ---- */
+
+rp_precision rp_cuda_why_precision(const rp_cuda_which *which, rp_precision precision)
+{
+    if (precision != RP_PRECISION_AUTO) {
+        return precision;
+    }
+    return which->major >= 8 ? RP_PRECISION_BF16 : RP_PRECISION_F32;
+}
+
+bool rp_cuda_why_can_compute(const rp_cuda_which *which, rp_precision precision, char *out,
+                             size_t n_out)
+{
+    const int needs = rp_precision_is_fp8(precision) ? 89 : precision == RP_PRECISION_BF16 ? 80 : 0;
+    const char *name = rp_precision_name(precision);
+    const bool can = 10 * which->major + which->minor >= needs;
+
+    out[0] = '\0';
+    if (!can) {
+        (void)snprintf(out, n_out,
+                       "precision %s: GPU %d (%.63s) has compute capability %d.%d, %s needs %d.%d; "
+                       "use --precision %s",
+                       name, which->index, which->name, which->major, which->minor, name,
+                       needs / 10, needs % 10, which->major >= 8 ? "bf16" : "f32");
+    }
+    return can;
+}

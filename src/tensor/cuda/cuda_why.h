@@ -8,6 +8,8 @@
 #ifndef RP_CUDA_WHY_H
 #define RP_CUDA_WHY_H
 
+#include "tensor/tensor_ops.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -39,5 +41,11 @@ bool rp_cuda_why_none(const rp_cuda_count *count, char *out, size_t n_out);
 bool rp_cuda_why_can_run(const char *architectures, const rp_cuda_which *which);
 /* That it does not, and how to build. */
 void rp_cuda_why_no_kernels(const rp_cuda_which *which, char *out, size_t n_out);
+
+/* What `auto` is on a device; the others are themselves. */
+rp_precision rp_cuda_why_precision(const rp_cuda_which *which, rp_precision precision);
+/* Can the device compute in it (not `auto`)? If not, why, and what it can. */
+bool rp_cuda_why_can_compute(const rp_cuda_which *which, rp_precision precision, char *out,
+                             size_t n_out);
 
 #endif
