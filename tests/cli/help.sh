@@ -41,6 +41,37 @@ for command in sample batch bench predict info list; do
     expect_same stdout own
 done
 
+# What the manual page says about an option: the paragraphs headed by it, without escapes and fonts.
+man_says() { # OPTION
+    sed -E 's/\\-/-/g; s/\\f[A-Z]//g' "$man_page" | awk -v option="--$1" '
+        /^\.(TP|SS|SH|PP)/ { text = ""; heading = NR + 1; found = 0 }
+        NR == heading { found = (" " $0 " ") ~ "[ ,]" option "[ ,]" }
+        found { gsub(/"/, ""); print }'
+}
+# NAME CHOICE... and NAME DEFAULT of the options on stdout, out of (a|b|c; default a; ...); switches
+# have neither, and a long list is told otherwise.
+values_in_help() {
+    awk '/^  --/ { print ""; printf "%s", $0; next } /^          / { sub(/^ */, " "); printf "%s", $0; next } { print "" }' stdout |
+        sed -nE 's/^  --([a-z-]+) .*\(([^()]*)\)$/\1;\2/p' | grep -v 'on|off' |
+        awk -F '; *' '{ for (i = 2; i <= NF; i++) {
+            if ($i ~ /^default / && $i !~ / as the model|,/) print $1, substr($i, 9)
+            else if ($i ~ /\|/) { gsub(/\|/, " ", $i); print $1, $i } } }'
+}
+
+t "the manual page has every value that an option chooses from, and the defaults"
+for command in sample batch bench predict info; do
+    run "$rankpool" $command --help
+    values_in_help >"$command.values"
+    while read -r option values; do
+        man_says "$option" | tr -c 'A-Za-z0-9_.,-' '\n' | sed 's/[.,]$//' >said
+        for value in $values; do
+            grep -qxF -- "$value" said || fail "of $command --$option the manual page lacks $value"
+        done
+    done <"$command.values"
+done
+grep -q '^precision auto f32 bf16 fp8' sample.values && grep -qx 'steps 30' sample.values ||
+    fail "the test does not understand the help"
+
 t "help shows range, default and environment of an option"
 run "$rankpool" sample --help
 expect_in_stdout "--steps N" "(1 to 1000; default 30; RANKPOOL_STEPS)"
