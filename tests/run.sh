@@ -116,6 +116,7 @@ run_tests build-test -LE slurm
 echo "== build for GPUs"
 if [ -n "$builder" ]; then
     end_build_cuda
+    run_tests build-cuda -R '^cli_no_driver$'
     ctest_gpu
     rows_gpu build-cuda
 else
