@@ -8,6 +8,7 @@
 # shellcheck shell=bash
 
 RP_CUDA_OLDEST=12.9 # as in CMakeLists.txt
+RP_CUDA_SYSTEM= # folder that holds usr; a test puts another one here
 RP_NVCC=
 
 rp_gpu_count() {
@@ -30,7 +31,7 @@ rp_cuda_new_enough() { # VERSION
 
 rp_cuda_find() {
     local nvcc
-    for nvcc in "${CUDACXX:-}" "$(command -v nvcc || true)" /usr/local/cuda/bin/nvcc; do
+    for nvcc in "${CUDACXX:-}" "$(command -v nvcc || true)" "$RP_CUDA_SYSTEM/usr/local/cuda/bin/nvcc"; do
         if [ -n "$nvcc" ] && [ -x "$nvcc" ] && rp_cuda_new_enough "$(rp_nvcc_version "$nvcc")"; then
             RP_NVCC=$nvcc
             return 0
@@ -43,14 +44,14 @@ rp_cuda_root() { dirname "$(dirname "$(readlink -f "$RP_NVCC")")"; }
 
 # Where CMake looks too: beside the toolkit's, then in the system's folders.
 rp_cuda_has() { # HEADER LIBRARY
-    local root file header='' library=''
+    local root file header='' library='' usr=$RP_CUDA_SYSTEM/usr
     root=$(rp_cuda_root)
-    for file in "$root"/include/"$1" "$root"/targets/*/include/"$1" /usr/local/include/"$1" \
-        /usr/include/"$1" /usr/include/*-linux-gnu/"$1"; do
+    for file in "$root"/include/"$1" "$root"/targets/*/include/"$1" "$usr"/local/include/"$1" \
+        "$usr"/include/"$1" "$usr"/include/*-linux-gnu/"$1"; do
         [ ! -e "$file" ] || header=$file
     done
-    for file in "$root"/lib{64,}/"$2" "$root"/targets/*/lib/"$2" /usr/local/lib/"$2" \
-        /usr/lib/*-linux-gnu/"$2" /usr/lib{64,}/"$2"; do
+    for file in "$root"/lib{64,}/"$2" "$root"/targets/*/lib/"$2" "$usr"/local/lib/"$2" \
+        "$usr"/lib/*-linux-gnu/"$2" "$usr"/lib{64,}/"$2"; do
         [ ! -e "$file" ] || library=$file
     done
     [ -n "$header" ] && [ -n "$library" ]

@@ -5,7 +5,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 build=${1:?usage: run_all.sh BUILD_DIR [THEME ...]}
 shift
 themes=("$@")
-[ ${#themes[@]} -gt 0 ] || themes=(help sample badinput batch bench bind trace predict scaling gpu_scale determinism lost memory install launch)
+[ ${#themes[@]} -gt 0 ] || themes=(help sample badinput batch bench bind trace predict scaling gpu_scale determinism lost memory install launch quickstart)
 
 bad=()
 for theme in "${themes[@]}"; do
