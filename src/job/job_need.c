@@ -22,7 +22,8 @@ typedef struct {
     int precision; /* at present: row of g_precisions */
     rp_denoiser_job job;
     rp_denoiser_need need;
-    size_t room; /* for all of it */
+    size_t room;  /* for all of it, and for */
+    size_t spare; /* scratch to come */
 } shortage;
 
 static bool need_of(const shortage *s, int precision, const rp_denoiser_job *job,
@@ -39,10 +40,22 @@ static bool need_of(const shortage *s, int precision, const rp_denoiser_job *job
 static bool fits(const shortage *s, int precision, const rp_denoiser_job *job, double *gb)
 {
     rp_denoiser_need need;
-    const bool ok = need_of(s, precision, job, &need) && need.weights + need.buffers <= s->room;
+    const bool ok =
+        need_of(s, precision, job, &need) && need.weights + need.buffers + s->spare <= s->room;
 
     *gb = ok ? (double)(need.weights + need.buffers) * 1e-9 : 0;
     return ok;
+}
+
+/* Scratch that is not there yet. It comes with the first units, of the device's libraries, so what
+ * fits without it would fail in the first step. An earlier job has shown how much it is; before
+ * that the backend's own word counts: rather too much than too little. */
+static size_t scratch_to_come(const shortage *s)
+{
+    const size_t known = s->p->scratch_known;
+    const size_t all = known > 0 ? known : s->device.bytes_scratch_room;
+
+    return all > s->device.bytes_scratch ? all - s->device.bytes_scratch : 0;
 }
 
 static bool measure(shortage *s)
@@ -63,6 +76,7 @@ static bool measure(shortage *s)
     s->job.h = s->need.h;
     s->job.w = s->need.w;
     s->room = s->device.bytes_free + (s->p->denoiser_self != NULL ? s->need.weights : 0);
+    s->spare = scratch_to_come(s);
     return true;
 }
 
@@ -81,7 +95,9 @@ static void add_precisions(const shortage *s, char *text)
     double gb = 0;
 
     for (int i = s->precision + 1; i < N_PRECISIONS; i++) {
-        if (fits(s, i, &s->job, &gb)) {
+        const bool computes =
+            (s->device.precisions & RP_PRECISION_BIT(g_precisions[i].precision)) != 0;
+        if (computes && fits(s, i, &s->job, &gb)) {
             (void)snprintf(more, sizeof(more), "--precision %s (%.3g GB)", g_precisions[i].name,
                            gb);
             add(text, more);
@@ -116,7 +132,7 @@ void rp_need_explain(const rp_pipeline *p, const rp_denoiser_job *job, int n_ima
                      size_t n_bytes)
 {
     shortage s = {.p = p, .job = *job};
-    char fit[FIT_BYTES] = "";
+    char fit[FIT_BYTES] = "", spare[64] = "";
 
     if (!measure(&s)) {
         return;
@@ -126,14 +142,18 @@ void rp_need_explain(const rp_pipeline *p, const rp_denoiser_job *job, int n_ima
     if (n_images > 1) {
         add(fit, "fewer --images");
     }
+    if (s.spare > 0) {
+        (void)snprintf(spare, sizeof(spare), " (%.3g GB more are left for scratch)",
+                       (double)s.spare * 1e-9);
+    }
     (void)snprintf(
         text, n_bytes,
         "not enough memory on %s: the transformer's weights take %.3g GB in %s%s, its "
         "buffers for latents of %d x %d %.3g GB, scratch so far %.3g GB; %.3g of %.3g GB are free. "
-        "What would fit: %s",
+        "What would fit: %s%s",
         s.device.name, (double)s.need.weights * 1e-9, s.device.precision,
         p->denoiser_self != NULL ? " (they are there)" : "", s.job.w, s.job.h,
         (double)s.need.buffers * 1e-9, (double)s.device.bytes_scratch * 1e-9,
         (double)s.device.bytes_free * 1e-9, (double)s.device.bytes_total * 1e-9,
-        fit[0] != '\0' ? fit : "nothing smaller of this model");
+        fit[0] != '\0' ? fit : "nothing smaller of this model", spare);
 }

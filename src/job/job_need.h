@@ -10,8 +10,9 @@
 /*
  * One line about why `job` (h 0: a picture of the model's own size) does not fit p's device,
  * instead of the one in text[n_bytes], which stays when the model's config cannot be read. Scratch
- * is what the device's ops have asked for until now: nobody knows beforehand what they will. It
- * counts as taken. Releases what the denoiser computes in.
+ * is what the device's ops have asked for until now, and counts as taken. What would fit is told
+ * for precisions that the device computes in, and leaves room for the scratch of an earlier job or,
+ * as long as there was none, as much as the backend says. Releases what the denoiser computes in.
  */
 void rp_need_explain(const rp_pipeline *p, const rp_denoiser_job *job, int n_images, char *text,
                      size_t n_bytes);

@@ -42,6 +42,8 @@ typedef struct {
     rp_tokenizer *tokenizer; /* NULL with random weights */
     rp_flow_config flow;
     uint64_t fingerprint; /* of the denoiser: the same on all ranks */
+    bool has_sampled;     /* a job came as far as that */
+    size_t scratch_known; /* by units, the most that was given back since; 0: never */
 } rp_pipeline;
 
 /* How to open one. */

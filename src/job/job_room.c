@@ -67,12 +67,24 @@ static bool make_room(rp_pipeline *p, rp_room_use use)
     return false;
 }
 
+/* What earlier units have made, for job_need.c. */
+static void note_scratch(rp_pipeline *p)
+{
+    rp_device_info info;
+
+    p->backend.ops->info(p->backend.self, &info);
+    if (p->has_sampled && info.bytes_scratch > p->scratch_known) {
+        p->scratch_known = info.bytes_scratch;
+    }
+}
+
 /* When nobody is left to go. The next units allocate again and are recorded again, so not as long
  * as somebody can leave, and not in rp_room_spare: the same job would pay for it each time. */
-static bool trim(const rp_pipeline *p)
+static bool trim(rp_pipeline *p)
 {
     const size_t before = bytes_free(p, NULL);
 
+    note_scratch(p);
     p->backend.ops->trim(p->backend.self);
     const size_t after = bytes_free(p, NULL);
     if (after <= before) {
@@ -148,6 +160,7 @@ void rp_room_spare(rp_pipeline *p)
 {
     size_t total = 0;
 
+    p->has_sampled = true;
     while (p->on_device && bytes_free(p, &total) < total / SPARE_SHARE &&
            make_room(p, RP_ROOM_SAMPLE)) {
     }

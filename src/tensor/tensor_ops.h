@@ -50,6 +50,9 @@ const char *rp_precision_name(rp_precision precision);
 rp_precision rp_precision_named(const char *name); /* AUTO when there is none of that name */
 bool rp_precision_is_fp8(rp_precision precision);
 
+/* Of a set of precisions. */
+#define RP_PRECISION_BIT(precision) (1u << (unsigned)(precision))
+
 typedef struct {
     int n_threads; /* >= 1, of this rank */
     int device;    /* number of the GPU among the visible ones; the CPU has one device, 0 */
@@ -66,6 +69,9 @@ typedef struct {
     size_t bytes_total; /* device memory, 0 for the CPU */
     size_t bytes_free;
     size_t bytes_scratch; /* that trim() would give back now, 0 for the CPU */
+    /* What to leave free for it as long as nobody knows what a job's ops will ask for. */
+    size_t bytes_scratch_room;
+    unsigned precisions; /* that open() takes on this device: RP_PRECISION_BIT of each but AUTO */
 } rp_device_info;
 
 /* How rope() pairs the elements of a head. */

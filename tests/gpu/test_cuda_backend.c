@@ -367,6 +367,7 @@ static void info_is_of_a_device(void **state)
         rp_device_info info = {.on_device = false};
         pair_use(&pair_modes[m]);
         pair_ops->info(pair_on[GPU].self, &info);
+        assert_true(info.precisions & RP_PRECISION_BIT(pair_modes[m].precision));
         assert_string_equal(info.precision,
                             pair_modes[m].precision == RP_PRECISION_BF16 ? "bf16" : "f32");
         if (pair_n_modes > 2) {

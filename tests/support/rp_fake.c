@@ -8,6 +8,9 @@
 #include <stdio.h>
 
 #define HEAD_BYTES 64 /* before each allocation: its size; keeps the alignment */
+#define ALL_PRECISIONS                                                                             \
+    (RP_PRECISION_BIT(RP_PRECISION_F32) | RP_PRECISION_BIT(RP_PRECISION_BF16) |                    \
+     RP_PRECISION_BIT(RP_PRECISION_FP8) | RP_PRECISION_BIT(RP_PRECISION_FP8_ATTENTION))
 
 rp_fake_state rp_fake = {.budget = RP_FAKE_ENOUGH};
 
@@ -39,6 +42,8 @@ static void fake_info(void *self, rp_device_info *out)
 {
     rp_backend_cpu.info(self, out);
     out->on_device = !rp_fake.host_memory;
+    out->precisions = ALL_PRECISIONS & ~rp_fake.lacks; /* that it says: it computes in f32 */
+    out->bytes_scratch_room = rp_fake.scratch_room;
     out->bytes_total = rp_fake.budget;
     out->bytes_free = rp_fake.budget - rp_fake.used;
     out->bytes_scratch = rp_fake.scratch;

@@ -20,8 +20,8 @@ enum { SIDE = 64, N_RGB = SIDE * SIDE * 3 };
 static uint8_t g_want[N_RGB];         /* where nothing has to leave */
 static size_t g_most;                 /* bytes that this took */
 static int g_errors, g_left, g_given; /* lines */
-static size_t g_scratch_of;           /* for the fake GPU of the next run */
-static char g_last_left[256], g_last_error[512];
+static rp_fake_state g_fake;          /* more of the fake GPU of the next run */
+static char g_last_left[256], g_last_error[1024];
 
 static void count_line(void *arg, rp_log_level level, const char *line)
 {
@@ -57,7 +57,8 @@ static rp_status run(size_t budget, uint8_t *rgb, rp_settings *s)
     rp_result *result = NULL;
     int width = 0, height = 0;
 
-    rp_fake = (rp_fake_state){.budget = budget, .scratch_of = g_scratch_of};
+    rp_fake = g_fake;
+    rp_fake.budget = budget;
     g_errors = g_left = g_given = 0;
     rp_status st = rp_open(s, &pool);
     for (int i = 0; i < 2 && st == RP_OK; i++) {
@@ -161,7 +162,48 @@ static void a_transformer_that_does_not_fit_is_told_with_what_would(void **state
     assert_says(job);
 }
 
+static void a_precision_that_the_device_cannot_compute_in_is_not_told(void **state)
+{
+    (void)state;
+    static const unsigned fp8 =
+        RP_PRECISION_BIT(RP_PRECISION_FP8) | RP_PRECISION_BIT(RP_PRECISION_FP8_ATTENTION);
+    static const struct {
+        unsigned lacks;
+        bool bf16, fp8; /* told */
+    } rows[] = {
+        {0, true, true},    /* compute capability 9.0 */
+        {fp8, true, false}, /* 8.6 */
+        {fp8 | RP_PRECISION_BIT(RP_PRECISION_BF16), false, false},
+    };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        g_fake = (rp_fake_state){.lacks = rows[i].lacks};
+        assert_int_equal(run(35000000, NULL, settings()), RP_E_NOMEM);
+        assert_int_equal(strstr(g_last_error, "--precision bf16 (0.02") != NULL, rows[i].bf16);
+        assert_int_equal(strstr(g_last_error, "--precision fp8 (0.01") != NULL, rows[i].fp8);
+        assert_int_equal(strstr(g_last_error, "nothing smaller of this model") != NULL,
+                         !rows[i].bf16);
+        assert_null(strstr(g_last_error, "for scratch"));
+    }
+    g_fake = (rp_fake_state){0};
+}
+
 /* ---- scratch */
+
+static void what_would_fit_leaves_room_for_scratch(void **state)
+{
+    (void)state;
+    const char *const words[] = {"--precision fp8 (0.01", " (0.01 GB more are left for scratch)",
+                                 NULL};
+
+    g_fake = (rp_fake_state){.scratch_room = 10000000};
+    assert_int_equal(run(30000000, NULL, settings()), RP_E_NOMEM);
+    assert_says(words);
+    assert_null(strstr(g_last_error, "--precision bf16"));
+    g_fake = (rp_fake_state){0};
+    assert_int_equal(run(30000000, NULL, settings()), RP_E_NOMEM);
+    assert_non_null(strstr(g_last_error, "--precision bf16 (0.02"));
+}
 
 /* Work that needs so many bytes of the device, which it gives back. */
 typedef struct {
@@ -255,7 +297,7 @@ static void scratch_makes_room_where_nobody_else_can(void **state)
     uint8_t rgb[N_RGB];
     int n_good = 0, n_bad = 0, n_by_scratch = 0;
 
-    g_scratch_of = 400;
+    g_fake = (rp_fake_state){.scratch_of = 400};
     assert_int_equal(run(RP_FAKE_ENOUGH, rgb, settings()), RP_OK);
     assert_memory_equal(rgb, g_want, N_RGB);
     assert_int_equal(rp_fake.n_trims, 0);
@@ -276,7 +318,7 @@ static void scratch_makes_room_where_nobody_else_can(void **state)
     print_message("%d sizes with a picture, %d of them by giving scratch back, %d without\n",
                   n_good, n_by_scratch, n_bad);
     assert_true(n_by_scratch > 0 && n_good > n_by_scratch && n_bad > 0);
-    g_scratch_of = 0;
+    g_fake = (rp_fake_state){0};
 }
 
 static void scratch_is_among_the_needs_that_are_told(void **state)
@@ -301,6 +343,31 @@ static void scratch_is_among_the_needs_that_are_told(void **state)
     assert_int_equal(rp_fake.used, 0);
 }
 
+/* It is known, though it was given back; more than what the backend would say does not count. */
+static void scratch_of_an_earlier_job_is_left_free(void **state)
+{
+    (void)state;
+    const rp_denoiser_job job = {.c = 16, .h = 16, .w = 16, .n_evals = 2, .n_conds = 2};
+    rp_settings *s = settings();
+    char text[RP_LOG_LINE_BYTES] = "", want[64];
+    rankpool *pool = NULL;
+
+    rp_fake = (rp_fake_state){
+        .budget = RP_FAKE_ENOUGH, .scratch_of = 400, .scratch_room = RP_FAKE_ENOUGH / 2};
+    assert_int_equal(rp_open(s, &pool), RP_OK);
+    assert_int_equal(rp_generate(pool, s, NULL, NULL), RP_OK);
+    (void)snprintf(want, sizeof(want), " (%.3g GB more are left for scratch)",
+                   (double)rp_fake.scratch * 1e-9);
+    needy work = {pool->backend, 2 * RP_FAKE_ENOUGH, 0};
+    assert_int_equal(rp_room_run(&pool->pipeline, RP_ROOM_SAMPLE, try_to_take, &work), RP_E_NOMEM);
+    assert_int_equal(rp_fake.scratch, 0);
+    rp_need_explain(&pool->pipeline, &job, 1, text, sizeof(text));
+    assert_non_null(strstr(text, want));
+    rp_close(pool);
+    rp_settings_free(s);
+    assert_int_equal(rp_fake.used, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -308,10 +375,13 @@ int main(void)
         cmocka_unit_test(the_encoder_leaves_and_comes_back_for_the_next_prompt),
         cmocka_unit_test(a_device_of_any_size_gives_the_picture_or_one_error),
         cmocka_unit_test(a_transformer_that_does_not_fit_is_told_with_what_would),
+        cmocka_unit_test(a_precision_that_the_device_cannot_compute_in_is_not_told),
         cmocka_unit_test(trim_is_called_once_and_only_when_memory_is_short),
         cmocka_unit_test(the_vae_of_another_rank_leaves_in_silence_and_comes_back),
         cmocka_unit_test(scratch_makes_room_where_nobody_else_can),
         cmocka_unit_test(scratch_is_among_the_needs_that_are_told),
+        cmocka_unit_test(what_would_fit_leaves_room_for_scratch),
+        cmocka_unit_test(scratch_of_an_earlier_job_is_left_free),
     };
 
     rp_set_log(count_line, NULL);

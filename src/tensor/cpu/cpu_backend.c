@@ -44,7 +44,7 @@ static void cpu_pci(int device, char *out, size_t n_out)
 static void cpu_info(void *self, rp_device_info *out)
 {
     (void)self;
-    *out = (rp_device_info){.precision = "f32"};
+    *out = (rp_device_info){.precision = "f32", .precisions = RP_PRECISION_BIT(RP_PRECISION_F32)};
 }
 
 static void free_scratch(float **scratch, int n_threads)

@@ -9,6 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* What scratch with the workspaces of cuBLASLt and cuDNN comes to, at the most that was seen: they
+ * choose by the shapes of a job, and say nothing before it runs. */
+#define SCRATCH_ROOM ((size_t)2000000000)
+
 /* ---- what restart() renews */
 
 static void close_handles(rp_cuda *cuda)
@@ -119,6 +123,27 @@ static rp_status cuda_open(const rp_backend_params *params, void **self_out)
     return RP_OK;
 }
 
+/* Precisions that rp_cuda_choose_act() takes. */
+static unsigned precisions_of(const rp_cuda *cuda)
+{
+    unsigned set = RP_PRECISION_BIT(RP_PRECISION_F32);
+
+    if (cuda->capability >= 80) {
+        set |= RP_PRECISION_BIT(RP_PRECISION_BF16);
+    }
+    if (cuda->capability >= 89) {
+        set |= RP_PRECISION_BIT(RP_PRECISION_FP8) | RP_PRECISION_BIT(RP_PRECISION_FP8_ATTENTION);
+    }
+    return set;
+}
+
+static void cuda_info(void *self, rp_device_info *out)
+{
+    rp_cuda_info(self, out);
+    out->precisions = precisions_of(self);
+    out->bytes_scratch_room = SCRATCH_ROOM;
+}
+
 /* Scratch grows in the first, plain run of a sequence. */
 static rp_status cuda_reserve(void *self, int k_max, int n_kv_max, int head_dim_max)
 {
@@ -191,7 +216,7 @@ const rp_backend_ops rp_backend_cuda = {
     .n_devices = rp_cuda_n_devices,
     .why_not = rp_cuda_why_not,
     .pci = rp_cuda_pci,
-    .info = rp_cuda_info,
+    .info = cuda_info,
     .open = cuda_open,
     .close = cuda_close,
     .restart = cuda_restart,
