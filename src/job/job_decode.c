@@ -13,7 +13,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "job/job_room.h"
+#include "job/job_need.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,7 +48,11 @@ static rp_status decode_picture(rankpool *pool, const float *x, uint8_t *rgb)
 {
     decoding what = {pool, x, rgb};
 
-    return rp_room_run(&pool->pipeline, RP_ROOM_DECODE, decode, &what);
+    if (rp_ctrl_rank(pool->ctrl) > 0) { /* rank 0 then takes the picture: nobody asks why */
+        return rp_room_run(&pool->pipeline, RP_ROOM_DECODE, decode, &what);
+    }
+    const rp_denoiser_job job = rp_load_job(&pool->load);
+    return rp_need_run(&pool->pipeline, RP_ROOM_DECODE, &job, pool->load.n_images, decode, &what);
 }
 
 /* Rank 0's pictures need no slot. */

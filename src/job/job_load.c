@@ -5,7 +5,6 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "job/job_need.h"
-#include "job/job_room.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -64,7 +63,7 @@ static rp_status grow_timeline(rankpool *pool)
     return rp_timeline_reserve(&pool->timeline, &pool->backend, n_units);
 }
 
-static rp_denoiser_job job_of(const rp_job_load *load)
+rp_denoiser_job rp_load_job(const rp_job_load *load)
 {
     rp_denoiser_job job = {.c = load->c,
                            .h = load->h,
@@ -85,7 +84,7 @@ static rp_status apply(void *arg)
     const rp_job_load *load = &pool->load;
     const rp_pipeline *p = &pool->pipeline;
     const size_t slot_bytes = (size_t)load->c * (size_t)load->h * (size_t)load->w * sizeof(float);
-    const rp_denoiser_job job = job_of(load);
+    const rp_denoiser_job job = rp_load_job(load);
     const float *embeds = load->embeds;
 
     RP_TRY(grow_device(pool, slot_bytes / sizeof(float)));
@@ -102,17 +101,10 @@ static rp_status apply(void *arg)
 
 rp_status rp_load_apply(rankpool *pool)
 {
-    char text[RP_LOG_LINE_BYTES];
-    const rp_job_load *load = &pool->load;
-    const rp_status st = rp_room_try(&pool->pipeline, RP_ROOM_SAMPLE, apply, pool, text);
+    const rp_denoiser_job job = rp_load_job(&pool->load);
+    const rp_status st =
+        rp_need_run(&pool->pipeline, RP_ROOM_SAMPLE, &job, pool->load.n_images, apply, pool);
 
-    if (st == RP_E_NOMEM && pool->device.on_device) {
-        const rp_denoiser_job job = job_of(load);
-        rp_need_explain(&pool->pipeline, &job, load->n_images, text, sizeof(text));
-    }
-    if (st != RP_OK && text[0] != '\0') {
-        RP_ERROR("%s", text);
-    }
     rp_room_spare(&pool->pipeline);
     return st;
 }

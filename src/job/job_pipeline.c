@@ -6,7 +6,6 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "job/job_need.h"
-#include "job/job_room.h"
 #include "weights/config.h"
 
 #include <dlfcn.h>
@@ -130,22 +129,12 @@ static rp_status place_denoiser(void *pipeline)
     return open_network(p, "transformer", p->weights_come, p->denoiser->open, &p->denoiser_self);
 }
 
-static rp_status open_denoiser(const rp_config *index, rp_pipeline *p)
-{
-    const rp_denoiser_job usual = {.n_evals = 30, .n_conds = 2, .max_tokens = 256};
-    const void *row = NULL;
-    char text[RP_LOG_LINE_BYTES];
+/* What is told about memory as long as there is no job. */
+static const rp_denoiser_job g_usual = {.n_evals = 30, .n_conds = 2, .max_tokens = 256};
 
-    RP_TRY(find_class(p->dir, index, "transformer", (const void *const *)rp_denoiser_list, &row));
-    p->denoiser = row;
-    const rp_status st = rp_room_try(p, RP_ROOM_SAMPLE, place_denoiser, p, text);
-    if (st == RP_E_NOMEM && p->on_device) {
-        rp_need_explain(p, &usual, 1, text, sizeof(text));
-    }
-    if (st != RP_OK && text[0] != '\0') {
-        RP_ERROR("%s", text);
-    }
-    RP_TRY(st);
+static rp_status open_denoiser(rp_pipeline *p)
+{
+    RP_TRY(rp_need_run(p, RP_ROOM_SAMPLE, &g_usual, 1, place_denoiser, p));
     p->denoiser_weights = p->backend.ops->weights_span(p->backend.self, &p->denoiser_bytes);
     p->denoiser->info(p->denoiser_self, &p->denoiser_info);
     p->fingerprint = p->denoiser->fingerprint(p->denoiser_self);
@@ -232,15 +221,25 @@ void rp_pipeline_close_vae(rp_pipeline *p)
 }
 
 /* Here already, so that what is wrong with them is said before any work. */
-static rp_status open_guests(const rp_config *index, rp_pipeline *p)
+static rp_status open_guests(rp_pipeline *p)
+{
+    RP_TRY(rp_need_run(p, RP_ROOM_ENCODE, &g_usual, 1, NULL, NULL));
+    return rp_need_run(p, RP_ROOM_DECODE, &g_usual, 1, NULL, NULL);
+}
+
+/* All of them before any is opened: what does not fit is told with what the others take. */
+static rp_status find_networks(const rp_config *index, rp_pipeline *p)
 {
     const void *row = NULL;
 
+    RP_TRY(find_class(p->dir, index, "transformer", (const void *const *)rp_denoiser_list, &row));
+    p->denoiser = row;
+    if (!p->whole) {
+        return RP_OK;
+    }
     RP_TRY(find_class(p->dir, index, "text_encoder", (const void *const *)rp_encoder_list, &row));
     p->encoder = row;
-    RP_TRY(rp_room_run(p, RP_ROOM_ENCODE, NULL, NULL));
-    RP_TRY(find_vae(index, p));
-    return rp_room_run(p, RP_ROOM_DECODE, NULL, NULL);
+    return find_vae(index, p);
 }
 
 static rp_status open_text_and_noise(rp_pipeline *p)
@@ -286,9 +285,10 @@ static rp_status open_networks(const rp_config *index, rp_pipeline *p)
 {
     const double start = rp_clock_now();
 
-    RP_TRY(open_denoiser(index, p));
+    RP_TRY(find_networks(index, p));
+    RP_TRY(open_denoiser(p));
     if (p->whole) {
-        RP_TRY(open_guests(index, p));
+        RP_TRY(open_guests(p));
     }
     RP_TRY(p->backend.ops->sync(p->backend.self)); /* the weights are there */
     p->read_seconds = rp_clock_now() - start;

@@ -5,7 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "job/job_room.h"
+#include "job/job_need.h"
 
 #include <xxhash.h>
 
@@ -102,8 +102,13 @@ static rp_status append_condition(rp_job *job, const int32_t *ids, int n, size_t
     rp_job_load *load = &job->pool->load;
     rp_pipeline *p = &job->pool->pipeline;
     encoding e = {job, ids, n, load->embeds + *used * (size_t)p->encoder_info.dim};
+    const rp_denoiser_job shape = {.h = job->h,
+                                   .w = job->w,
+                                   .n_evals = job->params.steps,
+                                   .n_conds = RP_GUIDE_BRANCHES,
+                                   .max_tokens = n};
 
-    RP_TRY(rp_room_run(p, RP_ROOM_ENCODE, encode, &e));
+    RP_TRY(rp_need_run(p, RP_ROOM_ENCODE, &shape, job->params.images, encode, &e));
     load->n_tokens[load->n_conds++] = n;
     *used += (size_t)n;
     return RP_OK;

@@ -101,6 +101,7 @@ rp_status rp_resident_reopen(rankpool *pool);
 rp_status rp_load_send(rankpool *pool);
 rp_status rp_load_receive(rankpool *pool);
 rp_status rp_load_reserve(rp_job_load *load, size_t n_sigma, size_t n_embeds);
+rp_denoiser_job rp_load_job(const rp_job_load *load); /* its shape */
 /* Set the model and the pool's slots up from pool->load; also after a reset. Local. */
 rp_status rp_load_apply(rankpool *pool);
 

@@ -9,6 +9,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* ------------------------------------------------------------ open, close */
 
@@ -102,7 +103,17 @@ static rp_status gemma2_check(const rp_gemma2_config *c, const int32_t *ids, int
     return RP_OK;
 }
 
-static rp_status gemma2_grow(rp_gemma2 *self, int n)
+typedef struct {
+    rp_buffer *buffer;
+    size_t n_elems;
+    const char *what;
+    bool act; /* input or output of products: the backend's own element type */
+} gemma2_want;
+
+enum { N_WANTS = 9 };
+
+/* All device memory that n tokens need. */
+static void gemma2_list(rp_gemma2 *self, int n, gemma2_want out[N_WANTS])
 {
     const rp_gemma2_config *c = &self->config;
     const size_t t = (size_t)n;
@@ -110,12 +121,7 @@ static rp_status gemma2_grow(rp_gemma2 *self, int n)
     const size_t kv_dim = (size_t)c->n_kv_heads * (size_t)c->head_dim;
     const size_t d = (size_t)c->hidden;
     const size_t half = (size_t)c->head_dim / 2;
-    const struct {
-        rp_buffer *buffer;
-        size_t n_elems;
-        const char *what;
-        bool act; /* input or output of products: the backend's own element type */
-    } want[] = {
+    const gemma2_want want[] = {
         {&self->rows, t * d, "text states", false},
         {&self->normed, t * d, "normed text states", true},
         {&self->qkv, t * (q_dim + 2 * kv_dim), "text queries, keys and values", true},
@@ -126,14 +132,53 @@ static rp_status gemma2_grow(rp_gemma2 *self, int n)
         {&self->cos, t * half, "text rotary cosines", false},
         {&self->sin, t * half, "text rotary sines", false},
     };
-    int k_max = c->hidden > c->ffn ? c->hidden : c->ffn;
 
-    k_max = (size_t)k_max > q_dim ? k_max : (int)q_dim;
-    for (size_t i = 0; i < sizeof(want) / sizeof(want[0]); i++) {
+    _Static_assert(sizeof(want) / sizeof(want[0]) == N_WANTS, "N_WANTS counts the rows above");
+    memcpy(out, want, sizeof(want));
+}
+
+static rp_status gemma2_need(const char *dir, rp_precision precision, int n_tokens,
+                             rp_model_need *out)
+{
+    rp_gemma2 self = {.params.random = true}; /* shapes only */
+    rp_config *file = NULL;
+    gemma2_want want[N_WANTS];
+    void *mem = NULL;
+    rp_status st = RP_OK;
+
+    RP_TRY_OUT(rp_config_open(dir, "config.json", &file));
+    RP_TRY_OUT(rp_gemma2_config_read(file, &self.config));
+    RP_TRY_OUT(rp_mem_new((size_t)self.config.n_layers, sizeof(*self.layer),
+                          "the text encoder's layers", &mem));
+    self.layer = mem;
+    rp_gemma2_bind(&self);
+    RP_TRY_OUT(self.params.status);
+    *out = (rp_model_need){.weights = rp_params_bytes(&self.params, precision)};
+    gemma2_list(&self, n_tokens, want);
+    for (size_t i = 0; i < N_WANTS; i++) {
+        out->buffers += want[i].n_elems * (want[i].act && precision != RP_PRECISION_F32 ? 2 : 4);
+    }
+out:
+    rp_params_close(&self.params);
+    free(self.layer);
+    rp_config_close(file);
+    return st;
+}
+
+static rp_status gemma2_grow(rp_gemma2 *self, int n)
+{
+    const rp_gemma2_config *c = &self->config;
+    const int q_dim = c->n_heads * c->head_dim;
+    const int wide = c->hidden > c->ffn ? c->hidden : c->ffn;
+    gemma2_want want[N_WANTS];
+
+    gemma2_list(self, n, want);
+    for (size_t i = 0; i < N_WANTS; i++) {
         RP_TRY((want[i].act ? rp_buffer_grow_act : rp_buffer_grow)(&self->backend, want[i].buffer,
                                                                    want[i].n_elems, want[i].what));
     }
-    return self->backend.ops->reserve(self->backend.self, k_max, n, c->head_dim);
+    return self->backend.ops->reserve(self->backend.self, wide > q_dim ? wide : q_dim, n,
+                                      c->head_dim);
 }
 
 /* Rotary tables of positions 0 to n-1, in float throughout, as the reference computes them. */
@@ -258,5 +303,6 @@ const rp_encoder_ops rp_enc_gemma2 = {
     .close = gemma2_close,
     .info = gemma2_info,
     .fingerprint = gemma2_fingerprint,
+    .need = gemma2_need,
     .encode = gemma2_encode,
 };

@@ -115,7 +115,7 @@ void rp_lumina2_config_bind(rp_lumina2 *self);
 
 /* The ops need and begin; see model.h. */
 rp_status rp_lumina2_need(const char *dir, rp_precision precision, const rp_denoiser_job *job,
-                          rp_denoiser_need *out);
+                          rp_model_need *out);
 rp_status rp_lumina2_begin(void *handle, const rp_denoiser_job *job);
 
 /*

@@ -145,7 +145,7 @@ static rp_status lumina2_grow(rp_lumina2 *self, const rp_denoiser_job *job)
 }
 
 rp_status rp_lumina2_need(const char *dir, rp_precision precision, const rp_denoiser_job *job,
-                          rp_denoiser_need *out)
+                          rp_model_need *out)
 {
     rp_lumina2 self = {.params.random = true}; /* shapes only */
     uint64_t fingerprint = 0;
@@ -162,7 +162,7 @@ rp_status rp_lumina2_need(const char *dir, rp_precision precision, const rp_deno
     sized.c = self.config.channels;
     sized.h = job->h > 0 ? job->h : self.config.sample_size;
     sized.w = job->h > 0 ? job->w : self.config.sample_size;
-    *out = (rp_denoiser_need){
+    *out = (rp_model_need){
         .weights = rp_params_bytes(&self.params, precision), .h = sized.h, .w = sized.w};
     lumina2_list(&self, &sized, want);
     for (size_t i = 0; i < N_WANTS; i++) {

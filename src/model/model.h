@@ -47,8 +47,8 @@ typedef struct {
 /* Bytes of device memory, as computed from a config. */
 typedef struct {
     size_t weights, buffers;
-    int h, w; /* the latent size that the buffers are for */
-} rp_denoiser_need;
+    int h, w; /* of a denoiser: the latent size that the buffers are for */
+} rp_model_need;
 
 typedef struct {
     const char *class_name; /* "Lumina2Transformer2DModel" */
@@ -64,7 +64,7 @@ typedef struct {
      * this shape (h 0: the size it was trained for; c and sigma are not read). Reads the config
      * only: for saying what does not fit. */
     rp_status (*need)(const char *dir, rp_precision precision, const rp_denoiser_job *job,
-                      rp_denoiser_need *out);
+                      rp_model_need *out);
 
     /* Size buffers and compute what depends on sigma alone (adaLN vectors of all evals). Everything
      * that predict() needs is allocated here; memory is kept and reused by the next job. */
@@ -106,6 +106,8 @@ typedef struct {
     void (*close)(void *self);
     void (*info)(const void *self, rp_encoder_info *out);
     uint64_t (*fingerprint)(const void *self);
+    /* As a denoiser's need, with buffers for n_tokens. */
+    rp_status (*need)(const char *dir, rp_precision precision, int n_tokens, rp_model_need *out);
     /*
      * embeds[n, dim] (f32, host memory) of n token ids. `softcap`: apply the config's attention
      * soft-capping (transformers' "eager" attention does, its default "sdpa" does not).
@@ -132,6 +134,8 @@ typedef struct {
     void (*close)(void *self);
     void (*info)(const void *self, rp_vae_info *out);
     uint64_t (*fingerprint)(const void *self);
+    /* As a denoiser's need, with buffers for latents of h x w. */
+    rp_status (*need)(const char *dir, rp_precision precision, int h, int w, rp_model_need *out);
     /* latents [c, h, w] as the denoiser left them (unscaled inside: x / scaling_factor +
      * shift_factor), f32
      * -> rgb [3, scale h, scale w], about -1 to 1, not clamped, f32

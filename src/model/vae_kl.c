@@ -118,13 +118,40 @@ static rp_status kl_grow_host(rp_kl *self, rp_kl_host *host, size_t n_bytes, con
     return RP_OK;
 }
 
+/* Of a picture, [scale h, scale w, 3]. */
+static size_t kl_picture_bytes(const rp_kl_config *c, int h, int w)
+{
+    return (((size_t)h * (size_t)w) << (2 * (c->n_blocks - 1))) * RP_KL_RGB;
+}
+
+static rp_status kl_need(const char *dir, rp_precision precision, int h, int w, rp_model_need *out)
+{
+    rp_kl self = {.params.random = true}; /* shapes only */
+    rp_config *file = NULL;
+    rp_status st = RP_OK;
+
+    RP_TRY_OUT(rp_config_open(dir, "config.json", &file));
+    RP_TRY_OUT(rp_kl_config_read(file, &self.config));
+    rp_kl_bind(&self);
+    RP_TRY_OUT(self.params.status);
+    *out = (rp_model_need){
+        .weights = rp_params_bytes(&self.params, precision),
+        .buffers = 3 * kl_most_elems(&self.config, h, w) * (precision == RP_PRECISION_F32 ? 4 : 2) +
+                   kl_picture_bytes(&self.config, h, w),
+    };
+out:
+    rp_params_close(&self.params);
+    rp_config_close(file);
+    return st;
+}
+
 /* Nothing is allocated for a size not above one that was there before. */
 static rp_status kl_grow(rp_kl *self, int h, int w)
 {
     const rp_kl_config *c = &self->config;
     const size_t most = kl_most_elems(c, h, w);
     const size_t latent = (size_t)c->latent_channels * (size_t)h * (size_t)w;
-    const size_t n_bytes = (((size_t)h * (size_t)w) << (2 * (c->n_blocks - 1))) * RP_KL_RGB;
+    const size_t n_bytes = kl_picture_bytes(c, h, w);
     int widest = c->latent_channels;
 
     for (int i = 0; i < c->n_blocks; i++) {
@@ -339,5 +366,6 @@ const rp_vae_ops rp_vae_kl = {
     .close = kl_close,
     .info = kl_info,
     .fingerprint = kl_fingerprint,
+    .need = kl_need,
     .decode = kl_decode,
 };

@@ -43,19 +43,19 @@ static void all_slots_are_filled(void **state)
     for (size_t i = 0; rp_denoiser_list[i] != NULL; i++) {
         const rp_denoiser_ops *o = rp_denoiser_list[i];
         assert_true(o->class_name && o->help && o->open && o->close && o->info && o->fingerprint &&
-                    o->begin && o->condition && o->predict && o->trim && o->cost);
+                    o->need && o->begin && o->condition && o->predict && o->trim && o->cost);
         o->close(NULL);
     }
     for (size_t i = 0; rp_encoder_list[i] != NULL; i++) {
         const rp_encoder_ops *o = rp_encoder_list[i];
         assert_true(o->class_name && o->help && o->open && o->close && o->info && o->fingerprint &&
-                    o->encode);
+                    o->need && o->encode);
         o->close(NULL);
     }
     for (size_t i = 0; rp_vae_list[i] != NULL; i++) {
         const rp_vae_ops *o = rp_vae_list[i];
         assert_true(o->class_name && o->help && o->open && o->close && o->info && o->fingerprint &&
-                    o->decode);
+                    o->need && o->decode);
         o->close(NULL);
     }
 }

@@ -116,12 +116,9 @@ rp_status rp_cuda_malloc(rp_cuda *cuda, size_t n_bytes, const char *what, void *
     if (code == cudaErrorMemoryAllocation) {
         (void)cudaGetLastError();
         (void)cudaMemGetInfo(&n_free, &total);
-        return RP_FAIL(
-            RP_E_NOMEM,
-            "GPU %d (%s): %s needs %.2f GB, %.2f of %.2f GB are free; a smaller picture, "
-            "fewer images or a narrower --precision needs less",
-            cuda->device, cuda->name, what, (double)n_bytes * 1e-9, (double)n_free * 1e-9,
-            (double)total * 1e-9);
+        return RP_FAIL(RP_E_NOMEM, "GPU %d (%s): %s needs %.2f GB, %.2f of %.2f GB are free",
+                       cuda->device, cuda->name, what, (double)n_bytes * 1e-9,
+                       (double)n_free * 1e-9, (double)total * 1e-9);
     }
     RP_TRY(rp_cuda_check(cuda, code, "cudaMalloc"));
     const rp_status st = RP_CUDA(cuda, cudaMemsetAsync(mem, 0, n_bytes, cuda->stream));
