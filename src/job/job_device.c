@@ -7,6 +7,7 @@
 #include "ctrl/ctrl_wait.h"
 #include "job/job_bind.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -100,6 +101,8 @@ typedef struct {
     char backend[16];
     rp_device_info device;
     bool may_share;
+    int32_t n_devices; /* that this rank sees, */
+    char visible[80];  /* with this CUDA_VISIBLE_DEVICES; "" where it is not set */
 } choice;
 
 static rp_status refuse_mix(const rankpool *pool, const choice *all, int r)
@@ -113,13 +116,20 @@ static rp_status refuse_mix(const rankpool *pool, const choice *all, int r)
     return RP_E_UNSUP;
 }
 
+/* A list ends at its first bad entry: "0,abc" is one GPU, and nothing else says so. */
 static rp_status refuse_shared(const rankpool *pool, const choice *all, int first, int second)
 {
+    char seen[160] = "";
+
+    if (all[second].visible[0] != '\0') {
+        (void)snprintf(seen, sizeof(seen), " (of CUDA_VISIBLE_DEVICES=\"%s\" rank %d sees %d)",
+                       all[second].visible, second, (int)all[second].n_devices);
+    }
     if (rp_ctrl_rank(pool->ctrl) == 0) {
-        RP_ERROR("ranks %d and %d on host %s have the same GPU (%s, %s); start one rank per GPU, "
+        RP_ERROR("ranks %d and %d on host %s have the same GPU (%s, %s)%s; start one rank per GPU, "
                  "or allow it with --allow-shared-gpu",
                  first, second, rp_ctrl_host(pool->ctrl, first), all[first].device.name,
-                 all[first].device.id);
+                 all[first].device.id, seen);
     }
     return RP_E_UNSUP;
 }
@@ -149,9 +159,12 @@ static rp_status check_choice(const rankpool *pool, const choice *all, int r)
 static rp_status compare_choices(rankpool *pool, bool may_share)
 {
     const int n_ranks = rp_ctrl_n_ranks(pool->ctrl);
+    const char *visible = getenv("CUDA_VISIBLE_DEVICES");
     choice mine = {.device = pool->device, .may_share = may_share};
     choice *all = NULL;
 
+    mine.n_devices = pool->backend.ops->n_devices();
+    (void)snprintf(mine.visible, sizeof(mine.visible), "%.79s", visible != NULL ? visible : "");
     strncpy(mine.backend, pool->backend.ops->name, sizeof(mine.backend) - 1);
     RP_TRY(rp_mem_new((size_t)n_ranks, sizeof(*all), "devices of the ranks", (void **)&all));
     rp_status st = rp_ctrl_allgather(pool->ctrl, &mine, sizeof(mine), all);

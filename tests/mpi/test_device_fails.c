@@ -6,13 +6,16 @@
 
 #include <rankpool/rankpool.h>
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-static int g_rank, g_errors, g_infos;
-static char g_error[1024], g_info[1024];
+static int g_rank, g_errors, g_warns, g_infos;
+static char g_error[1024], g_warn[1024], g_info[1024];
+
+static const char *g_share = "off"; /* --allow-shared-gpu */
 
 static void keep_line(void *arg, rp_log_level level, const char *line)
 {
@@ -20,6 +23,9 @@ static void keep_line(void *arg, rp_log_level level, const char *line)
     if (level == RP_LOG_ERROR) {
         g_errors++;
         (void)snprintf(g_error, sizeof(g_error), "%s", line);
+    } else if (level == RP_LOG_WARN) {
+        g_warns++;
+        (void)snprintf(g_warn, sizeof(g_warn), "%s", line);
     } else if (level == RP_LOG_INFO) {
         g_infos++;
         (void)snprintf(g_info, sizeof(g_info), "%s", line);
@@ -30,16 +36,17 @@ static int start_test(void **state)
 {
     (void)state;
     rp_fake = (rp_fake_state){.budget = RP_FAKE_ENOUGH};
-    g_errors = g_infos = 0;
-    g_error[0] = g_info[0] = '\0';
+    g_errors = g_warns = g_infos = 0;
+    g_error[0] = g_warn[0] = g_info[0] = '\0';
     return 0;
 }
 
 static rp_settings *settings(const char *backend, const char *out)
 {
-    const char *const values[][2] = {{"model", RP_TEST_MODEL}, {"backend", backend}, {"steps", "6"},
-                                     {"width", "32"},          {"height", "32"},     {"out", out},
-                                     {"prompt", "red heart"},  {"threads", "1"}};
+    const char *const values[][2] = {
+        {"model", RP_TEST_MODEL}, {"backend", backend}, {"steps", "6"},
+        {"width", "32"},          {"height", "32"},     {"out", out},
+        {"prompt", "red heart"},  {"threads", "1"},     {"allow-shared-gpu", g_share}};
     rp_settings *s = rp_settings_new();
 
     for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
@@ -151,6 +158,67 @@ static void a_device_that_was_asked_for_and_is_not_there_is_an_error(void **stat
     mpt_assert_all(run("fake", "") == RP_E_UNSUP && (g_rank != 0 || says(g_error, words)));
 }
 
+/* ---- devices side by side */
+
+static void gpus_of_two_kinds_are_allowed_with_one_warning(void **state)
+{
+    (void)state;
+    static const char *const ids[] = {"GPU-0", "GPU-1", "GPU-2"};
+    const char *const words[] = {"rank 1 on host ", " has a fake GPU 2, rank 0 a fake GPU:",
+                                 "last bits from those of one kind of GPU", NULL};
+
+    rp_fake.name = g_rank == 1 ? "fake GPU 2" : NULL;
+    rp_fake.id = ids[g_rank];
+    const bool ok = run("fake", "") == RP_OK && g_errors == 0;
+    mpt_assert_all(ok && (g_rank != 0 ? g_warns == 0 : g_warns == 1 && says(g_warn, words)));
+}
+
+static void two_ranks_with_one_gpu_are_refused(void **state)
+{
+    (void)state;
+    const char *const words[] = {"ranks 0 and 1 on host ",
+                                 "have the same GPU (fake GPU, GPU-0)",
+                                 " (of CUDA_VISIBLE_DEVICES=\"0,abc\" rank 1 sees 1);",
+                                 "start one rank per GPU",
+                                 "--allow-shared-gpu",
+                                 NULL};
+    const char *const unset[] = {"have the same GPU (fake GPU, GPU-0); start", NULL};
+
+    rp_fake.id = g_rank < 2 ? "GPU-0" : "GPU-2";
+    assert_int_equal(g_rank == 1 ? setenv("CUDA_VISIBLE_DEVICES", "0,abc", 1)
+                                 : unsetenv("CUDA_VISIBLE_DEVICES"),
+                     0);
+    mpt_assert_all(run("fake", "") == RP_E_UNSUP && told_once(words));
+    g_errors = 0;
+    assert_int_equal(unsetenv("CUDA_VISIBLE_DEVICES"), 0);
+    mpt_assert_all(run("fake", "") == RP_E_UNSUP && told_once(unset));
+}
+
+static void two_ranks_may_share_a_gpu_where_that_is_allowed(void **state)
+{
+    (void)state;
+    rp_fake.id = "GPU-0";
+    g_share = "on";
+    const bool ok = run("fake", "") == RP_OK;
+    g_share = "off";
+    mpt_assert_all(ok && g_errors + g_warns == 0);
+}
+
+static void a_backend_that_lacks_an_op_is_refused_at_the_start(void **state)
+{
+    (void)state;
+    const rp_backend_ops whole = rp_fake_ops;
+    char slot[64];
+    const char *const words[] = {"backend fake lacks an op (", slot, NULL};
+
+    (void)snprintf(slot, sizeof(slot), "(slot %zu of its table)",
+                   offsetof(rp_backend_ops, to_bytes) / sizeof(void *));
+    rp_fake_ops.to_bytes = g_rank == 1 ? NULL : rp_fake_ops.to_bytes;
+    const bool ok = run("fake", "") == RP_E_UNSUP && told_once(words);
+    rp_fake_ops = whole;
+    mpt_assert_all(ok && rp_fake.n_networks == 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup(name, start_test)
 
 int main(int argc, char **argv)
@@ -162,6 +230,10 @@ int main(int argc, char **argv)
         TEST(ranks_with_and_without_a_device_are_refused),
         TEST(without_a_device_auto_takes_the_cpu_and_says_so_once),
         TEST(a_device_that_was_asked_for_and_is_not_there_is_an_error),
+        TEST(gpus_of_two_kinds_are_allowed_with_one_warning),
+        TEST(two_ranks_with_one_gpu_are_refused),
+        TEST(two_ranks_may_share_a_gpu_where_that_is_allowed),
+        TEST(a_backend_that_lacks_an_op_is_refused_at_the_start),
     };
     int level = 0;
 

@@ -14,8 +14,8 @@
 
 rp_fake_state rp_fake = {.budget = RP_FAKE_ENOUGH};
 
-static rp_backend_ops g_fake;
-const rp_backend_ops *const rp_backend_list[] = {&g_fake, &rp_backend_cpu, NULL};
+rp_backend_ops rp_fake_ops;
+const rp_backend_ops *const rp_backend_list[] = {&rp_fake_ops, &rp_backend_cpu, NULL};
 
 static rp_status take(size_t n_bytes, const char *what)
 {
@@ -47,7 +47,9 @@ static void fake_info(void *self, rp_device_info *out)
     out->bytes_total = rp_fake.budget;
     out->bytes_free = rp_fake.budget - rp_fake.used;
     out->bytes_scratch = rp_fake.scratch;
-    (void)snprintf(out->name, sizeof(out->name), "fake GPU");
+    (void)snprintf(out->name, sizeof(out->name), "%s",
+                   rp_fake.name != NULL ? rp_fake.name : "fake GPU");
+    (void)snprintf(out->id, sizeof(out->id), "%s", rp_fake.id != NULL ? rp_fake.id : "");
 }
 
 static rp_status fake_alloc(void *self, size_t n_bytes, const char *what, void **out)
@@ -194,25 +196,25 @@ static rp_status fake_wait(void *self, int index)
 /* Before main: the list's row is a copy of the CPU's with these slots changed. */
 static void __attribute__((constructor)) fill_table(void)
 {
-    g_fake = rp_backend_cpu;
-    g_fake.name = "fake";
-    g_fake.help = "for tests";
-    g_fake.usable = fake_usable;
-    g_fake.why_not = fake_why_not;
-    g_fake.info = fake_info;
-    g_fake.close = fake_close;
-    g_fake.trim = fake_trim;
-    g_fake.linear = fake_linear;
-    g_fake.alloc = fake_alloc;
-    g_fake.alloc_act = fake_alloc_act;
-    g_fake.release = fake_release;
-    g_fake.weights_begin = fake_weights_begin;
-    g_fake.weight_place = fake_weight; /* the files are read all the same */
-    g_fake.weight = fake_weight;
-    g_fake.weight_release = fake_weight_release;
-    g_fake.check_finite = fake_check_finite;
-    g_fake.to_bytes = fake_to_bytes;
-    g_fake.sync = fake_sync;
-    g_fake.mark = fake_mark;
-    g_fake.wait = fake_wait;
+    rp_fake_ops = rp_backend_cpu;
+    rp_fake_ops.name = "fake";
+    rp_fake_ops.help = "for tests";
+    rp_fake_ops.usable = fake_usable;
+    rp_fake_ops.why_not = fake_why_not;
+    rp_fake_ops.info = fake_info;
+    rp_fake_ops.close = fake_close;
+    rp_fake_ops.trim = fake_trim;
+    rp_fake_ops.linear = fake_linear;
+    rp_fake_ops.alloc = fake_alloc;
+    rp_fake_ops.alloc_act = fake_alloc_act;
+    rp_fake_ops.release = fake_release;
+    rp_fake_ops.weights_begin = fake_weights_begin;
+    rp_fake_ops.weight_place = fake_weight; /* the files are read all the same */
+    rp_fake_ops.weight = fake_weight;
+    rp_fake_ops.weight_release = fake_weight_release;
+    rp_fake_ops.check_finite = fake_check_finite;
+    rp_fake_ops.to_bytes = fake_to_bytes;
+    rp_fake_ops.sync = fake_sync;
+    rp_fake_ops.mark = fake_mark;
+    rp_fake_ops.wait = fake_wait;
 }
