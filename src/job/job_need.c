@@ -198,7 +198,7 @@ static void add_all(const shortage *s, int n_images, char *text)
     }
     if (s->spare > 0) {
         const size_t used = strlen(text);
-        (void)snprintf(text + used, FIT_BYTES - used, " (%.3g GB more are left for scratch)",
+        (void)snprintf(text + used, FIT_BYTES - used, " (and %.3g GB for scratch)",
                        (double)s->spare * 1e-9);
     }
 }
@@ -208,7 +208,7 @@ static void add_all(const shortage *s, int n_images, char *text)
 static void tell_guests(const needs *n, char *text)
 {
     (void)snprintf(text, GUESTS_BYTES,
-                   ", in their place at times the text encoder's weights %.3g GB and buffers %.3g "
+                   ", or instead the text encoder's weights %.3g GB and buffers %.3g "
                    "GB, or the VAE's %.3g and %.3g GB",
                    (double)n->encoder.weights * 1e-9, (double)n->encoder.buffers * 1e-9,
                    (double)n->vae.weights * 1e-9, (double)n->vae.buffers * 1e-9);

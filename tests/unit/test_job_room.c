@@ -159,7 +159,7 @@ static void a_transformer_that_does_not_fit_is_told_with_what_would(void **state
     (void)state;
     const char *const open[] = {"fake GPU for the transformer: the transformer's weights take 0.04 "
                                 "GB in f32, its buffers for latents of 16 x 16 ",
-                                ", in their place at times the text encoder's weights 0.008",
+                                ", or instead the text encoder's weights 0.008",
                                 ", or the VAE's 0.0059 and 0.0126 GB, scratch",
                                 "0.025 of 0.025 GB are free",
                                 "--precision fp8 (0.0223 GB)",
@@ -311,8 +311,7 @@ static void a_precision_that_the_device_cannot_compute_in_is_not_told(void **sta
 static void what_would_fit_leaves_room_for_scratch(void **state)
 {
     (void)state;
-    const char *const words[] = {"--precision fp8 (0.02", " (0.01 GB more are left for scratch)",
-                                 NULL};
+    const char *const words[] = {"--precision fp8 (0.02", " (and 0.01 GB for scratch)", NULL};
 
     g_fake = (rp_fake_state){.scratch_room = 10000000};
     assert_int_equal(run(35000000, NULL, settings()), RP_E_NOMEM);
@@ -455,7 +454,7 @@ static void scratch_of_an_earlier_job_is_left_free(void **state)
         .budget = RP_FAKE_ENOUGH, .scratch_of = 400, .scratch_room = RP_FAKE_ENOUGH / 2};
     assert_int_equal(rp_open(s, &pool), RP_OK);
     assert_int_equal(rp_generate(pool, s, NULL, NULL), RP_OK);
-    (void)snprintf(want, sizeof(want), " (%.3g GB more are left for scratch)",
+    (void)snprintf(want, sizeof(want), " (and %.3g GB for scratch)",
                    (double)rp_fake.scratch * 1e-9);
     needy work = {pool->backend, 2 * RP_FAKE_ENOUGH, 0};
     assert_int_equal(rp_room_run(&pool->pipeline, RP_ROOM_SAMPLE, try_to_take, &work), RP_E_NOMEM);
