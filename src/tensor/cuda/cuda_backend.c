@@ -123,16 +123,19 @@ static rp_status cuda_open(const rp_backend_params *params, void **self_out)
     return RP_OK;
 }
 
-/* Precisions that rp_cuda_choose_act() takes. */
 static unsigned precisions_of(const rp_cuda *cuda)
 {
-    unsigned set = RP_PRECISION_BIT(RP_PRECISION_F32);
+    static const rp_precision all[] = {RP_PRECISION_F32, RP_PRECISION_BF16, RP_PRECISION_FP8,
+                                       RP_PRECISION_FP8_ATTENTION};
+    const rp_cuda_which which = {cuda->device, cuda->name, cuda->capability / 10,
+                                 cuda->capability % 10};
+    char why[RP_CUDA_WHY_BYTES];
+    unsigned set = 0;
 
-    if (cuda->capability >= 80) {
-        set |= RP_PRECISION_BIT(RP_PRECISION_BF16);
-    }
-    if (cuda->capability >= 89) {
-        set |= RP_PRECISION_BIT(RP_PRECISION_FP8) | RP_PRECISION_BIT(RP_PRECISION_FP8_ATTENTION);
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        if (rp_cuda_why_can_compute(&which, all[i], why, sizeof(why))) {
+            set |= RP_PRECISION_BIT(all[i]);
+        }
     }
     return set;
 }
