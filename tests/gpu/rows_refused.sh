@@ -52,11 +52,14 @@ two_on_one() { # TRANSPORT : not by accident
     say "exit $code, both named"
 }
 
+# Ranks that share a GPU look unequally fast after some waves, and rank 1 may then get no units: its GPU fails
+# before that is known, in the first units that are replayed.
 gpu_fails() { # N RANK : of N ranks RANK's GPU has a fault in a unit that is replayed; limit: all are gone
-    local code=0 limit=30 name=failed-$1 launch=(go)
+    local code=0 limit=30 name=failed-$1 launch=(go) at=2000
     [ "$1" = 1 ] || launch=(ranks "$1")
+    [ "$2" = 0 ] || at=160
     rm -f "$name"*
-    "${launch[@]}" env LD_PRELOAD="$build/lib/fail_late.so" RPT_FAIL_RANK="$2" RPT_FAIL_AT=2000 \
+    "${launch[@]}" env LD_PRELOAD="$build/lib/fail_late.so" RPT_FAIL_RANK="$2" RPT_FAIL_AT=$at \
         "$rankpool" "${short[@]}" --steps 200 --backend cuda --transport nccl --allow-shared-gpu \
         --out "$name.png" >out 2>err || code=$?
     cat out err
@@ -64,7 +67,7 @@ gpu_fails() { # N RANK : of N ranks RANK's GPU has a fault in a unit that is rep
     ! compgen -G "$name*" || { echo "a picture is left"; return 1; }
     grep '^rankpool: error' err >said
     [ "$(wc -l <said)" = 1 ] || { echo "not one error"; return 1; }
-    says said "rank $2 on host [^ ]+: step ([3-9]|[1-9][0-9]+), unit [0-9]" \
+    says said "rank $2 on host [^ ]+: step ([2-9]|[1-9][0-9]+), unit [0-9]" \
         'GPU [0-9]+ \(.*, GPU-[0-9a-f]{8}-[0-9a-f-]+\): ' 'an illegal memory access was encountered'
     say "exit $code, $(grep -oE 'step [0-9]+' said)"
 }
