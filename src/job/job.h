@@ -44,6 +44,7 @@ typedef struct {
     int *eval_step; /* [n_evals] the step that each model call belongs to */
     int n_evals, eval_done;
     int first_step, first_eval;    /* where sampling begins: 0, or as the checkpoint says */
+    int step;                      /* that is being sampled */
     struct rp_safetensors *resume; /* the checkpoint, or NULL */
     bool checkpoint_is_ours;       /* the file there is one that rankpool may replace and remove */
 
@@ -92,6 +93,10 @@ rp_status rp_job_loop_open(rp_job *job);
 void rp_job_loop_close(rp_job *job);
 void rp_job_loop_begin(rp_job *job);
 rp_status rp_job_loop_fetch(rp_job *job);
+
+/* Wait for what rank 0 itself has queued on its device: merging, sampling, a copy. A failure is
+ * told with host and step, as those of units are. */
+rp_status rp_job_loop_sync(const rp_job *job, const char *doing);
 /* job_checkpoint.c: look for the checkpoint that the settings name, before any work, and refuse a
  * name that cannot be written (RP_E_IO, RP_E_ARG: another file of the job, RP_E_FORMAT: no
  * checkpoint); put its state into the loop and set first_step and first_eval; save the state after

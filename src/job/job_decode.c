@@ -326,6 +326,25 @@ static rp_status make_room(rp_job *job)
     return RP_OK;
 }
 
+/* On rank 0, outside a wave; told as in one. */
+static rp_status decode_here(rp_job *job, int image)
+{
+    rankpool *pool = job->pool;
+    char text[RP_LOG_LINE_BYTES];
+
+    rp_log_take(text, sizeof(text)); /* an older error is not this one's */
+    const bool held = rp_log_hold(true);
+    const rp_status st =
+        decode_picture(pool, job->x + (size_t)image * job->n_elems, job->rgb[image]);
+    (void)rp_log_hold(held);
+    rp_log_take(text, sizeof(text));
+    if (st != RP_OK && text[0] != '\0') {
+        RP_ERROR("rank 0 on host %s: decoding image %d: %s", rp_ctrl_host(pool->ctrl, 0), image,
+                 text);
+    }
+    return st;
+}
+
 rp_status rp_job_decode(rp_job *job)
 {
     const double begin = rp_clock_now();
@@ -339,7 +358,7 @@ rp_status rp_job_decode(rp_job *job)
     for (int i = 0; i < job->params.images; i++) {
         const double before = rp_trace_begin(&job->pool->trace);
         if (!job->decoded[i]) {
-            RP_TRY(decode_picture(job->pool, job->x + (size_t)i * job->n_elems, job->rgb[i]));
+            RP_TRY(decode_here(job, i));
             rp_trace_end(&job->pool->trace, before, RP_TRACE_DECODE, (rp_trace_of){-1, -1, i, -1});
         }
     }

@@ -8,6 +8,7 @@
 #include "job/job.h"
 
 #include "base/check.h"
+#include "base/log.h"
 #include "job/job_room.h"
 
 #define WHAT "latents and predictions"
@@ -114,6 +115,23 @@ void rp_job_loop_begin(rp_job *job)
     vec->combine(vec->self, job->loop.work, n * (size_t)job->params.sampler->n_work, 0, NULL, NULL);
 }
 
+rp_status rp_job_loop_sync(const rp_job *job, const char *doing)
+{
+    const rp_backend *backend = &job->pool->backend;
+    char text[RP_LOG_LINE_BYTES];
+
+    rp_log_take(text, sizeof(text)); /* an older error is not this one's */
+    const bool held = rp_log_hold(true);
+    const rp_status st = backend->ops->sync(backend->self);
+    (void)rp_log_hold(held);
+    rp_log_take(text, sizeof(text));
+    if (st != RP_OK && text[0] != '\0') {
+        RP_ERROR("rank 0 on host %s: step %d, %s: %s", rp_ctrl_host(job->pool->ctrl, 0), job->step,
+                 doing, text);
+    }
+    return st;
+}
+
 rp_status rp_job_loop_fetch(rp_job *job)
 {
     const rankpool *pool = job->pool;
@@ -126,5 +144,5 @@ rp_status rp_job_loop_fetch(rp_job *job)
     }
     RP_TRY(rp_pool_settle(pool->pool)); /* its unit answers for itself */
     backend->ops->get(backend->self, job->x, job->loop.x, n * sizeof(float));
-    return backend->ops->sync(backend->self);
+    return rp_job_loop_sync(job, "fetching the latents");
 }

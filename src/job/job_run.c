@@ -49,7 +49,8 @@ static rp_status eval_wave(rp_job *job, int step, int eval, int n_units, const f
      * could not be queued, no unit may be made to answer for it. */
     if (pool->on_device) {
         const bool sends = rp_ctrl_n_ranks(pool->ctrl) > 1;
-        RP_TRY(sends ? ops->sync(pool->backend.self) : ops->peek(pool->backend.self));
+        RP_TRY(sends ? rp_job_loop_sync(job, "merging and sampling")
+                     : ops->peek(pool->backend.self));
     }
     return rp_pool_eval(pool->pool, step, eval, job->units, n_units, x, job->loop.preds);
 }
@@ -177,6 +178,7 @@ static rp_status sample(rp_job *job)
     RP_TRY(rp_checkpoint_restore(job));
     for (int step = job->first_step, eval = job->first_eval; step < job->params.steps; step++) {
         const double begin = rp_clock_now();
+        job->step = step;
         RP_TRY(sampler->step(&state, step, eval));
         if (step + 1 == job->params.steps) {
             RP_TRY(rp_pool_settle(job->pool->pool));

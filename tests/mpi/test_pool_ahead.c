@@ -136,6 +136,17 @@ static void keep_line(void *arg, rp_log_level level, const char *line)
     }
 }
 
+/* One error, with all of these words; NULL ends them. */
+static void check_line(const char *const *words)
+{
+    assert_int_equal(g_n_lines, 1);
+    for (int i = 0; words[i] != NULL; i++) {
+        if (strstr(g_line, words[i]) == NULL) {
+            fail_msg("no \"%s\" in \"%s\"", words[i], g_line);
+        }
+    }
+}
+
 /* Which unit fails, where that comes out, what is said. */
 static void fails(int which, bool by_settle, const char *words)
 {
@@ -150,10 +161,7 @@ static void fails(int which, bool by_settle, const char *words)
     rp_set_log(NULL, NULL);
     assert_int_equal(first, RP_OK);
     assert_int_equal(second, RP_E_CUDA);
-    assert_int_equal(g_n_lines, 1);
-    if (strstr(g_line, words) == NULL) {
-        fail_msg("no \"%s\" in \"%s\"", words, g_line);
-    }
+    check_line((const char *[]){words, NULL});
     rp_pool_close(pool);
 }
 
@@ -183,40 +191,52 @@ static void a_new_plan_forgets_what_was_left(void **state)
     rp_pool_close(pool);
 }
 
-/* A device of one rank that fails late, in a whole job: units 1 and 2 are waited for one by one. */
-static void a_job_names_the_unit_that_failed(void **state)
+/* A small job on a device that fails as `how` says. */
+static void run_failing_job(rp_fake_state how)
 {
-    static const char *const words[] = {"step 0, unit 1", "step 1, unit 0", "step 1, unit 1",
-                                        "step 5, unit 1"};
-    static const int fail_unit[] = {2, 3, 4, 12};
     static const char *const options[][2] = {
         {"model", RP_TEST_MODEL}, {"backend", "fake"}, {"steps", "6"},          {"width", "32"},
         {"height", "32"},         {"out", ""},         {"prompt", "red heart"}, {"threads", "1"}};
-    (void)state;
-    if (g_n > 1) {
-        return;
+    rp_settings *s = rp_settings_new();
+    rankpool *pool = NULL;
+
+    rp_fake = how;
+    rp_fake.budget = RP_FAKE_ENOUGH;
+    for (size_t k = 0; k < sizeof(options) / sizeof(options[0]); k++) {
+        assert_int_equal(rp_settings_set(s, options[k][0], options[k][1]), RP_OK);
     }
-    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
-        rp_settings *s = rp_settings_new();
-        rankpool *pool = NULL;
-        rp_fake = (rp_fake_state){.budget = RP_FAKE_ENOUGH, .fail_unit = fail_unit[i]};
-        for (size_t k = 0; k < sizeof(options) / sizeof(options[0]); k++) {
-            assert_int_equal(rp_settings_set(s, options[k][0], options[k][1]), RP_OK);
-        }
-        assert_int_equal(rp_open(s, &pool), RP_OK);
-        g_n_lines = 0;
-        rp_set_log(keep_line, NULL);
-        const rp_status st = rp_generate(pool, s, NULL, NULL);
-        rp_set_log(NULL, NULL);
-        rp_close(pool);
-        rp_settings_free(s);
-        assert_int_equal(st, RP_E_CUDA);
-        assert_int_equal(g_n_lines, 1);
-        if (strstr(g_line, words[i]) == NULL) {
-            fail_msg("no \"%s\" in \"%s\"", words[i], g_line);
-        }
-    }
+    assert_int_equal(rp_open(s, &pool), RP_OK);
+    g_n_lines = 0;
+    rp_set_log(keep_line, NULL);
+    const rp_status st = rp_generate(pool, s, NULL, NULL);
+    rp_set_log(NULL, NULL);
+    rp_close(pool);
+    rp_settings_free(s);
     rp_fake = (rp_fake_state){.budget = RP_FAKE_ENOUGH};
+    assert_int_equal(st, RP_E_CUDA);
+}
+
+/* The first two units are waited for one by one, the last one at the end of the last step. */
+static void a_job_names_the_unit_that_failed(void **state)
+{
+    static const char *const where[] = {"step 0, unit 1", "step 1, unit 0", "step 1, unit 1",
+                                        "step 5, unit 1"};
+    static const int fail_unit[] = {2, 3, 4, 12};
+
+    (void)state;
+    for (size_t i = 0; g_n == 1 && i < sizeof(where) / sizeof(where[0]); i++) {
+        run_failing_job((rp_fake_state){.fail_unit = fail_unit[i]});
+        check_line((const char *[]){"rank 0 on host ", where[i], "GPU-fake", NULL});
+    }
+}
+
+static void a_job_names_the_picture_that_was_not_decoded(void **state)
+{
+    (void)state;
+    if (g_n == 1) {
+        run_failing_job((rp_fake_state){.fail_picture = 1});
+        check_line((const char *[]){"rank 0 on host ", "decoding image 0", "GPU-fake", NULL});
+    }
 }
 
 /* ---- several ranks: outputs travel, so a wave ends with its last unit */
@@ -268,6 +288,7 @@ int main(void)
         cmocka_unit_test(a_late_failure_is_that_of_its_own_step_and_unit),
         cmocka_unit_test(a_new_plan_forgets_what_was_left),
         cmocka_unit_test(a_job_names_the_unit_that_failed),
+        cmocka_unit_test(a_job_names_the_picture_that_was_not_decoded),
         cmocka_unit_test(with_others_every_unit_ends_in_its_wave),
     };
 
