@@ -238,6 +238,10 @@ rp_status rp_pool_serve_wave(rp_pool *pool, const void *message, size_t n_bytes)
     begin = rp_trace_begin(pool->params.trace);
     const rp_status st = send_outputs(pool, head.n_mine, &reply);
     rp_pool_trace(pool, begin, RP_TRACE_GATHER, &head);
-    /* Rank 0 knows why this rank's device does nothing any more, and ends the pool. */
-    return st == RP_E_CUDA && reply.status == RP_E_CUDA ? RP_E_PEER : st;
+    if (st == RP_E_CUDA && reply.status == RP_E_CUDA) {
+        /* Rank 0 knows why this rank's device does nothing any more, and ends the pool. */
+        rp_log_take(reply.text, sizeof(reply.text));
+        return RP_E_PEER;
+    }
+    return st;
 }
