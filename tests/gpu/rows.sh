@@ -359,6 +359,7 @@ all_rows() {
     done
     for p in f32 bf16 fp8; do row "racecheck of a picture, $p" race $p; done
     row "racecheck of ops ops" sanitize racecheck "$build/bin/test_cuda_ops"
+    row "racecheck of own attention" sanitize racecheck "$build/bin/test_cuda_flash"
     for name in ops latent matrix image backend record; do
         row "memcheck of ops $name" sanitize memcheck "$build/bin/test_cuda_$name"
     done
@@ -378,6 +379,8 @@ all_rows() {
     row "idle between units, 1024x1024" idle_time
     row "4096x4096, bf16, in bands" large_in_bands
     row "4096x4096, f32, refused" large_refused
+    row "full size with 12 GB free" takes_turns 12
+    row "full size with 4 GB free" too_little 4
     for v in "" 99 abc; do row "cuda asked for, visible \"$v\"" no_such_gpu "$v"; done
     for v in "" 99 abc; do row "auto, visible \"$v\"" falls_back "$v"; done
     row 'bf16, visible "0,abc"' visible 0,abc

@@ -72,6 +72,47 @@ gpu_fails() { # N RANK : of N ranks RANK's GPU has a fault in a unit that is rep
     say "exit $code, $(grep -oE 'step [0-9]+' said)"
 }
 
+# ---- not enough memory
+
+full=(bench --model "$root/share/models/lumina-image-2.0-config" --random-weights --backend cuda --precision bf16
+    --prompt-tokens 128 --guidance 4 --steps 2 --repeat 1 --warmup 0 --overwrite)
+
+with_free() { # GB COMMAND... : while another process holds the rest of the GPU's memory
+    local gb=$1 holder code=0
+    shift
+    python3 -c 'import torch' || skip "no torch"
+    python3 "$here/leave_memory.py" "$gb" >held &
+    holder=$!
+    for _ in $(seq 300); do
+        ! grep -q free held || break
+        sleep 0.1
+    done
+    cat held
+    go "$@" || code=$?
+    kill $holder
+    wait $holder || true
+    return $code
+}
+
+takes_turns() { # GB : too little for all networks at once; they take turns, and the picture is the same
+    [ -e full.png ] || go "$rankpool" "${full[@]}" --out full.png
+    with_free "$1" "$rankpool" "${full[@]}" --out full-short.png 2>err || { cat err; return 1; }
+    cat err
+    says err 'left the GPU'
+    cmp full.png full-short.png
+    say "$(cat held), same bytes"
+}
+
+too_little() { # GB : even for one
+    local code=0
+    with_free "$1" "$rankpool" "${full[@]}" --out none.png 2>err || code=$?
+    cat err
+    refused $code
+    [ ! -e none.png ]
+    one_line err 'not enough memory' 'transformer' 'text encoder' 'VAE' 'What would fit'
+    say "exit $code, one line"
+}
+
 large_refused() { # before sampling
     local code=0
     go "$rankpool" "${large[@]}" --precision f32 >out 2>err || code=$?
