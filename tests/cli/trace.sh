@@ -4,10 +4,7 @@
 small=(--width 32 --height 32 --threads 1 --steps 3 --images 2)
 have_python=$(command -v python3)
 
-# check FILE N_RANKS: the trace of a job of `small`.
-check() {
-    [ -n "$have_python" ] || return 0
-    run python3 - "$1" "$2" <<'PY'
+cat >check.py <<'PY' # FILE N_RANKS: the trace of a job of `small`
 import json, sys
 trace, n_ranks = json.load(open(sys.argv[1])), int(sys.argv[2])
 spans = [e for e in trace["traceEvents"] if e["ph"] == "X"]
@@ -25,14 +22,18 @@ of = lambda name, **args: [e for e in spans if e["name"] == name and args.items(
 for step in range(3):
     assert len(of("sample", step=step)) == len(of("merge", step=step)) == 1
     assert sorted(e["args"]["unit"] for e in of("unit", step=step)) == [0, 1, 2, 3]
-    # on one clock a unit of any rank is inside its step on rank 0
+    # on one clock a unit of any rank is inside its step on rank 0; clocks of busy ranks are read late
     whole = of("sample", step=step)[0]
     for e in of("unit", step=step):
-        assert whole["ts"] - 500 <= e["ts"] and e["ts"] + e["dur"] <= whole["ts"] + whole["dur"] + 500
-assert [e["args"]["image"] for e in of("decode")] == [0, 1]
+        early, late = whole["ts"] - e["ts"], e["ts"] + e["dur"] - whole["ts"] - whole["dur"]
+        assert max(early, late) < (0.002 if e["tid"] == 0 else 5000), (step, e, whole)
+assert sorted(e["args"]["image"] for e in of("decode")) == [0, 1]
 hosts = {e["pid"] for e in spans}
 assert hosts == {0}, hosts
 PY
+check() {
+    [ -n "$have_python" ] || return 0
+    run python3 check.py "$1" "$2"
     expect_exit 0
 }
 
