@@ -87,7 +87,7 @@ static rp_status open_pool(rankpool *pool)
         .ctrl = pool->ctrl,
         .xport = pool->xport,
         .eval = eval_unit,
-        .end = end_unit,
+        .end = pool->device.on_device ? end_unit : NULL, /* a CPU is done when eval_unit returns */
         .arg = pool,
         .memory = {.alloc = pool->on_device ? ops->alloc : ops->alloc_host,
                    .release = pool->on_device ? ops->release : ops->release_host,
