@@ -198,7 +198,7 @@ static void add_all(const shortage *s, int n_images, char *text)
     }
     if (s->spare > 0) {
         const size_t used = strlen(text);
-        (void)snprintf(text + used, FIT_BYTES - used, " (and %.3g GB for scratch)",
+        (void)snprintf(text + used, FIT_BYTES - used, " (with %.3g GB left for scratch)",
                        (double)s->spare * 1e-9);
     }
 }

@@ -311,7 +311,7 @@ static void a_precision_that_the_device_cannot_compute_in_is_not_told(void **sta
 static void what_would_fit_leaves_room_for_scratch(void **state)
 {
     (void)state;
-    const char *const words[] = {"--precision fp8 (0.02", " (and 0.01 GB for scratch)", NULL};
+    const char *const words[] = {"--precision fp8 (0.02", " (with 0.01 GB left for scratch)", NULL};
 
     g_fake = (rp_fake_state){.scratch_room = 10000000};
     assert_int_equal(run(35000000, NULL, settings()), RP_E_NOMEM);
@@ -454,7 +454,7 @@ static void scratch_of_an_earlier_job_is_left_free(void **state)
         .budget = RP_FAKE_ENOUGH, .scratch_of = 400, .scratch_room = RP_FAKE_ENOUGH / 2};
     assert_int_equal(rp_open(s, &pool), RP_OK);
     assert_int_equal(rp_generate(pool, s, NULL, NULL), RP_OK);
-    (void)snprintf(want, sizeof(want), " (and %.3g GB for scratch)",
+    (void)snprintf(want, sizeof(want), " (with %.3g GB left for scratch)",
                    (double)rp_fake.scratch * 1e-9);
     needy work = {pool->backend, 2 * RP_FAKE_ENOUGH, 0};
     assert_int_equal(rp_room_run(&pool->pipeline, RP_ROOM_SAMPLE, try_to_take, &work), RP_E_NOMEM);
