@@ -103,17 +103,10 @@ static rp_status gemma2_check(const rp_gemma2_config *c, const int32_t *ids, int
     return RP_OK;
 }
 
-typedef struct {
-    rp_buffer *buffer;
-    size_t n_elems;
-    const char *what;
-    bool act; /* input or output of products: the backend's own element type */
-} gemma2_want;
-
 enum { N_WANTS = 9 };
 
 /* All device memory that n tokens need. */
-static void gemma2_list(rp_gemma2 *self, int n, gemma2_want out[N_WANTS])
+static void gemma2_list(rp_gemma2 *self, int n, rp_buffer_want out[N_WANTS])
 {
     const rp_gemma2_config *c = &self->config;
     const size_t t = (size_t)n;
@@ -121,7 +114,7 @@ static void gemma2_list(rp_gemma2 *self, int n, gemma2_want out[N_WANTS])
     const size_t kv_dim = (size_t)c->n_kv_heads * (size_t)c->head_dim;
     const size_t d = (size_t)c->hidden;
     const size_t half = (size_t)c->head_dim / 2;
-    const gemma2_want want[] = {
+    const rp_buffer_want want[] = {
         {&self->rows, t * d, "text states", false},
         {&self->normed, t * d, "normed text states", true},
         {&self->qkv, t * (q_dim + 2 * kv_dim), "text queries, keys and values", true},
@@ -142,7 +135,7 @@ static rp_status gemma2_need(const char *dir, rp_precision precision, int n_toke
 {
     rp_gemma2 self = {.params.random = true}; /* shapes only */
     rp_config *file = NULL;
-    gemma2_want want[N_WANTS];
+    rp_buffer_want want[N_WANTS];
     void *mem = NULL;
     rp_status st = RP_OK;
 
@@ -155,9 +148,7 @@ static rp_status gemma2_need(const char *dir, rp_precision precision, int n_toke
     RP_TRY_OUT(self.params.status);
     *out = (rp_model_need){.weights = rp_params_bytes(&self.params, precision)};
     gemma2_list(&self, n_tokens, want);
-    for (size_t i = 0; i < N_WANTS; i++) {
-        out->buffers += want[i].n_elems * (want[i].act && precision != RP_PRECISION_F32 ? 2 : 4);
-    }
+    out->buffers = rp_buffers_bytes(want, N_WANTS, precision);
 out:
     rp_params_close(&self.params);
     free(self.layer);
@@ -170,13 +161,10 @@ static rp_status gemma2_grow(rp_gemma2 *self, int n)
     const rp_gemma2_config *c = &self->config;
     const int q_dim = c->n_heads * c->head_dim;
     const int wide = c->hidden > c->ffn ? c->hidden : c->ffn;
-    gemma2_want want[N_WANTS];
+    rp_buffer_want want[N_WANTS];
 
     gemma2_list(self, n, want);
-    for (size_t i = 0; i < N_WANTS; i++) {
-        RP_TRY((want[i].act ? rp_buffer_grow_act : rp_buffer_grow)(&self->backend, want[i].buffer,
-                                                                   want[i].n_elems, want[i].what));
-    }
+    RP_TRY(rp_buffers_grow(&self->backend, want, N_WANTS));
     return self->backend.ops->reserve(self->backend.self, wide > q_dim ? wide : q_dim, n,
                                       c->head_dim);
 }

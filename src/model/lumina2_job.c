@@ -68,17 +68,10 @@ static rp_status lumina2_grow_conds(rp_lumina2 *self, int n_conds)
     return RP_OK;
 }
 
-typedef struct {
-    rp_buffer *buffer;
-    size_t n_elems;
-    const char *what;
-    bool act; /* input or output of products: the backend's own element type */
-} lumina2_want;
-
 enum { N_WANTS = 21 };
 
 /* All device memory that a job needs. */
-static void lumina2_list(rp_lumina2 *self, const rp_denoiser_job *job, lumina2_want out[N_WANTS])
+static void lumina2_list(rp_lumina2 *self, const rp_denoiser_job *job, rp_buffer_want out[N_WANTS])
 {
     const rp_lumina2_config *c = &self->config;
     const size_t image = (size_t)(job->h / c->patch) * (size_t)(job->w / c->patch);
@@ -92,7 +85,7 @@ static void lumina2_list(rp_lumina2 *self, const rp_denoiser_job *job, lumina2_w
     const size_t temb = (size_t)c->temb_dim;
     const size_t patch_dim = (size_t)c->patch * (size_t)c->patch * (size_t)c->channels;
     const size_t latent = (size_t)job->c * (size_t)job->h * (size_t)job->w;
-    const lumina2_want want[] = {
+    const rp_buffer_want want[] = {
         {&self->mem.mod, (size_t)rp_lumina2_n_modulated(c) * evals * 4 * d, "adaLN vectors", false},
         {&self->mem.out_scale, evals * d, "output scales", false},
         {&self->mem.time, evals * larger(RP_LUMINA2_TIME_DIM, temb), "timestep table", false},
@@ -131,13 +124,10 @@ static rp_status lumina2_grow(rp_lumina2 *self, const rp_denoiser_job *job)
     const rp_lumina2_config *c = &self->config;
     const int t = lumina2_rows(c, job);
     const size_t rope = 2 * (size_t)t * ((size_t)c->head_dim / 2);
-    lumina2_want want[N_WANTS];
+    rp_buffer_want want[N_WANTS];
 
     lumina2_list(self, job, want);
-    for (size_t i = 0; i < N_WANTS; i++) {
-        RP_TRY((want[i].act ? rp_buffer_grow_act : rp_buffer_grow)(&self->backend, want[i].buffer,
-                                                                   want[i].n_elems, want[i].what));
-    }
+    RP_TRY(rp_buffers_grow(&self->backend, want, N_WANTS));
     RP_TRY(lumina2_grow_host(self, larger((size_t)job->n_evals * RP_LUMINA2_TIME_DIM, rope)));
     RP_TRY(lumina2_grow_conds(self, job->n_conds));
     return self->backend.ops->reserve(self->backend.self, rp_lumina2_longest_row(c), t,
@@ -149,7 +139,7 @@ rp_status rp_lumina2_need(const char *dir, rp_precision precision, const rp_deno
 {
     rp_lumina2 self = {.params.random = true}; /* shapes only */
     uint64_t fingerprint = 0;
-    lumina2_want want[N_WANTS];
+    rp_buffer_want want[N_WANTS];
     void *mem = NULL;
 
     RP_TRY(rp_lumina2_config_read(dir, &self.config, &fingerprint));
@@ -165,9 +155,7 @@ rp_status rp_lumina2_need(const char *dir, rp_precision precision, const rp_deno
     *out = (rp_model_need){
         .weights = rp_params_bytes(&self.params, precision), .h = sized.h, .w = sized.w};
     lumina2_list(&self, &sized, want);
-    for (size_t i = 0; i < N_WANTS; i++) {
-        out->buffers += want[i].n_elems * (want[i].act && precision != RP_PRECISION_F32 ? 2 : 4);
-    }
+    out->buffers = rp_buffers_bytes(want, N_WANTS, precision);
     rp_params_close(&self.params);
     free(self.block);
     return st;

@@ -236,3 +236,22 @@ void rp_buffer_free(const rp_backend *backend, rp_buffer *buffer)
     }
     *buffer = (rp_buffer){0};
 }
+
+rp_status rp_buffers_grow(const rp_backend *backend, const rp_buffer_want *want, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        RP_TRY((want[i].act ? rp_buffer_grow_act : rp_buffer_grow)(backend, want[i].buffer,
+                                                                   want[i].n_elems, want[i].what));
+    }
+    return RP_OK;
+}
+
+size_t rp_buffers_bytes(const rp_buffer_want *want, size_t n, rp_precision precision)
+{
+    size_t n_bytes = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        n_bytes += want[i].n_elems * (want[i].act && precision != RP_PRECISION_F32 ? 2 : 4);
+    }
+    return n_bytes;
+}

@@ -79,4 +79,17 @@ rp_status rp_buffer_grow_act(const rp_backend *backend, rp_buffer *buffer, size_
                              const char *what);
 void rp_buffer_free(const rp_backend *backend, rp_buffer *buffer);
 
+/* A buffer and how large it is to be: a network's list of them. */
+typedef struct {
+    rp_buffer *buffer;
+    size_t n_elems;
+    const char *what;
+    bool act; /* input or output of products: the backend's own element type */
+} rp_buffer_want;
+
+/* All n of the list; up to the first that fails. */
+rp_status rp_buffers_grow(const rp_backend *backend, const rp_buffer_want *want, size_t n);
+/* Bytes that they take on a device in this precision (not AUTO). */
+size_t rp_buffers_bytes(const rp_buffer_want *want, size_t n, rp_precision precision);
+
 #endif
