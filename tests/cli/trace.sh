@@ -26,7 +26,7 @@ for step in range(3):
     whole = of("sample", step=step)[0]
     for e in of("unit", step=step):
         early, late = whole["ts"] - e["ts"], e["ts"] + e["dur"] - whole["ts"] - whole["dur"]
-        assert max(early, late) < (0.002 if e["tid"] == 0 else 5000), (step, e, whole)
+        assert max(early, late) < (0.002 if e["tid"] == 0 else 50000), (step, e, whole)
 assert sorted(e["args"]["image"] for e in of("decode")) == [0, 1]
 hosts = {e["pid"] for e in spans}
 assert hosts == {0}, hosts
