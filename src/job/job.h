@@ -4,6 +4,7 @@
 #ifndef RP_JOB_H
 #define RP_JOB_H
 
+#include "base/log.h"
 #include "job/job_resident.h"
 #include "job/job_settings.h"
 
@@ -93,6 +94,12 @@ rp_status rp_job_loop_open(rp_job *job);
 void rp_job_loop_close(rp_job *job);
 void rp_job_loop_begin(rp_job *job);
 rp_status rp_job_loop_fetch(rp_job *job);
+
+/* job_tell.c: from listen() on errors are kept; tell() gives one out with rank 0's host and where
+ * it was, printf-style, when st is a failure, and returns st. */
+bool rp_job_listen(void);
+rp_status rp_job_tell(const rp_job *job, bool held, rp_status st, const char *format, ...)
+    RP_PRINTF(4, 5);
 
 /* Wait for what rank 0 itself has queued on its device: merging, sampling, a copy. A failure is
  * told with host and step, as those of units are. */

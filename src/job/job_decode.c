@@ -329,20 +329,11 @@ static rp_status make_room(rp_job *job)
 /* On rank 0, outside a wave; told as in one. */
 static rp_status decode_here(rp_job *job, int image)
 {
-    rankpool *pool = job->pool;
-    char text[RP_LOG_LINE_BYTES];
+    const float *x = job->x + (size_t)image * job->n_elems;
+    const bool held = rp_job_listen();
+    const rp_status st = decode_picture(job->pool, x, job->rgb[image]);
 
-    rp_log_take(text, sizeof(text)); /* an older error is not this one's */
-    const bool held = rp_log_hold(true);
-    const rp_status st =
-        decode_picture(pool, job->x + (size_t)image * job->n_elems, job->rgb[image]);
-    (void)rp_log_hold(held);
-    rp_log_take(text, sizeof(text));
-    if (st != RP_OK && text[0] != '\0') {
-        RP_ERROR("rank 0 on host %s: decoding image %d: %s", rp_ctrl_host(pool->ctrl, 0), image,
-                 text);
-    }
-    return st;
+    return rp_job_tell(job, held, st, "decoding image %d", image);
 }
 
 rp_status rp_job_decode(rp_job *job)

@@ -8,7 +8,6 @@
 #include "job/job.h"
 
 #include "base/check.h"
-#include "base/log.h"
 #include "job/job_room.h"
 
 #define WHAT "latents and predictions"
@@ -118,18 +117,10 @@ void rp_job_loop_begin(rp_job *job)
 rp_status rp_job_loop_sync(const rp_job *job, const char *doing)
 {
     const rp_backend *backend = &job->pool->backend;
-    char text[RP_LOG_LINE_BYTES];
-
-    rp_log_take(text, sizeof(text)); /* an older error is not this one's */
-    const bool held = rp_log_hold(true);
+    const bool held = rp_job_listen();
     const rp_status st = backend->ops->sync(backend->self);
-    (void)rp_log_hold(held);
-    rp_log_take(text, sizeof(text));
-    if (st != RP_OK && text[0] != '\0') {
-        RP_ERROR("rank 0 on host %s: step %d, %s: %s", rp_ctrl_host(job->pool->ctrl, 0), job->step,
-                 doing, text);
-    }
-    return st;
+
+    return rp_job_tell(job, held, st, "step %d, %s", job->step, doing);
 }
 
 rp_status rp_job_loop_fetch(rp_job *job)

@@ -13,7 +13,7 @@ void rp_pool_trace(const rp_pool *pool, double begin, rp_trace_what what, const 
     rp_trace_end(pool->params.trace, begin, what, (rp_trace_of){head->step, -1, -1, -1});
 }
 
-/* The failure of a unit goes into the reply, unless it is RP_OK or a later one than is there. */
+/* The failure of a unit goes into the reply, in place of one that is there. */
 static void keep_failure(rp_pool_reply *reply, rp_status st, const rp_pool_begun *unit)
 {
     if (st == RP_OK) {
