@@ -7,6 +7,8 @@
  *
  * In FOLDER: `death`, the time of the end; `hook-R`, made by rank R's rp_ctrl_on_lost function.
  */
+#include "plain_memory.h"
+
 #include "base/clock.h"
 #include "base/log.h"
 #include "pool/pool.h"
@@ -75,20 +77,6 @@ static rp_status eval_unit(void *arg, const rp_unit *unit, int eval, const void 
     return RP_OK;
 }
 
-static rp_status slot_alloc(void *self, size_t n_bytes, const char *what, void **out)
-{
-    (void)self;
-    (void)what;
-    *out = malloc(n_bytes);
-    return *out != NULL ? RP_OK : RP_E_NOMEM;
-}
-
-static void slot_release(void *self, void *mem)
-{
-    (void)self;
-    free(mem);
-}
-
 static rp_status lead(rp_pool *pool, int n_waves)
 {
     static unsigned char in[N_BYTES], out[N_UNITS][N_BYTES];
@@ -143,7 +131,7 @@ static int cut_off(void)
 
 int main(int argc, char **argv)
 {
-    rp_pool_params params = {.eval = eval_unit, .memory = {slot_alloc, slot_release, NULL}};
+    rp_pool_params params = {.eval = eval_unit, .memory = plain_memory};
     rp_pool *pool = NULL;
 
     if (argc != 4) {

@@ -2,6 +2,7 @@
  * and who answers for a failure that is known late. */
 #include "mpi_test.h"
 
+#include "plain_memory.h"
 #include "rp_fake.h"
 
 #include "base/log.h"
@@ -47,20 +48,6 @@ static rp_status end(void *arg, const rp_unit *unit, int eval)
                                             : RP_OK;
 }
 
-static rp_status slot_alloc(void *self, size_t n_bytes, const char *what, void **out)
-{
-    (void)self;
-    (void)what;
-    *out = calloc(1, n_bytes);
-    return *out != NULL ? RP_OK : RP_E_NOMEM;
-}
-
-static void slot_release(void *self, void *mem)
-{
-    (void)self;
-    free(mem);
-}
-
 static rp_pool *open_pool(void)
 {
     rp_pool_params params = {.ctrl = g_ctrl, .eval = begin, .end = end};
@@ -68,7 +55,7 @@ static rp_pool *open_pool(void)
 
     g_events[0] = '\0';
     g_fail = -1;
-    params.memory = (rp_pool_memory){slot_alloc, slot_release, NULL};
+    params.memory = plain_memory;
     if (rp_xport_choose("auto", g_ctrl, false, &params.xport) != RP_OK ||
         rp_pool_open(&params, &pool) != RP_OK ||
         rp_pool_plan(pool, N, 1, sizeof(float), sizeof(float)) != RP_OK) {
