@@ -255,14 +255,14 @@ sanitized() { # TOOL PRECISION : the whole way from a prompt to a picture
     sanitize "$1" "$rankpool" "${short[@]}" --backend cuda --precision "$2" --out sanitized.png
 }
 
-race() { # PRECISION : the same
+race() { # PRECISION
     local name
     race_options=()
     if [ "$1" != f32 ]; then # the hand-made barriers of libraries are not understood
         for name in cudnn cutlass xmma; do race_options+=(--kernel-name-exclude "kernel_substring=$name"); done
         export LD_PRELOAD=$build/lib/no_conv_graphs.so
     fi
-    sanitize racecheck "$rankpool" "${short[@]}" --backend cuda --precision "$1" --out sanitized.png
+    sanitized racecheck "$1"
 }
 
 # A job that is stopped in the middle and started again draws the undisturbed picture.
