@@ -3,9 +3,11 @@
 #
 # Parts are the functions test_* of slurm.sh, as "stop mpirun"; without any all but test_limit (3 minutes).
 #
-# One slurmctld and four slurmd run on this machine, each in a network namespace with an address and a host name
-# of its own, so that srun and mpirun behave as on four nodes. All of it is inside a namespace of processes and
-# mounts: when this script ends, however it ends, nothing is left. Needs root. Exit 77: cannot run here.
+# For each part one slurmctld and four slurmd run on this machine, each in a network namespace with an address and
+# a host name of its own, so that srun and mpirun behave as on four nodes. All of it is inside a namespace of
+# processes and mounts: when the part ends, however it ends, nothing is left, and the next part has a Slurm of its
+# own. A part whose Slurm does not start, or starts no script of a job that has its nodes, is done again, twice at
+# most, with what the daemons say shown. Needs root. Exit 77: cannot run here.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 build=$(cd "${1:?usage: $0 BUILD_DIR}" && pwd) || exit 1
@@ -24,13 +26,11 @@ unshare --pid --fork --mount --net --uts ip link add name probe type bridge 2>/d
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/rankpool-slurm.XXXXXX") || exit 1
 chmod 755 "$work"
-PATH=$PATH:/usr/sbin TMPDIR=$work unshare --pid --fork --kill-child --mount-proc --mount --net --uts \
-    "$here/slurm.sh" "$build" "${@:2}" &
-inner=$!
+inner=
 end() { # with the first process of the namespace all others go
-    kill -9 $inner 2>/dev/null
-    wait $inner 2>/dev/null
-    [ -z "${KEEP:-}" ] || return # for a look at what is in $work/kept
+    [ -z "$inner" ] || kill -9 "$inner" 2>/dev/null
+    wait
+    [ -z "${KEEP:-}" ] || return # for a look at what is in $work/kept-*
     for _ in $(seq 25); do       # they may still be writing
         rm -rf "$work" 2>/dev/null && return
         sleep 0.2
@@ -38,4 +38,27 @@ end() { # with the first process of the namespace all others go
 }
 trap end EXIT
 trap 'exit 1' INT TERM HUP
-wait $inner
+
+run_part() { # PART
+    # shellcheck disable=SC2086
+    PATH=$PATH:/usr/sbin TMPDIR=$work unshare --pid --fork --kill-child --mount-proc --mount --net --uts \
+        "$here/slurm.sh" "$build" $1 &
+    inner=$!
+    wait $inner
+}
+
+shift
+[ $# -gt 0 ] || set -- "nodes srun" "nodes mpirun" "gpus srun" "gpus mpirun" "stop srun" "stop mpirun" array scaling cancel "dead srun"
+failed=()
+for part in "$@"; do
+    began=$(date +%s)
+    for _ in 1 2 3; do
+        code=0
+        run_part "$part" || code=$?
+        [ $code -eq 75 ] || break
+    done
+    [ $code -eq 0 ] || failed+=("$part")
+    echo "  $part: $(($(date +%s) - began)) s"
+done
+echo "slurm: $(($# - ${#failed[@]})) of $# parts passed"
+[ ${#failed[@]} -eq 0 ]

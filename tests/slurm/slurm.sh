@@ -1,28 +1,47 @@
 #!/usr/bin/env bash
-# slurm.sh BUILD_DIR [PART...] - what run.sh runs inside the namespaces: the scripts of slurm/, submitted and
-# looked at.
+# slurm.sh BUILD_DIR PART [LAUNCHER] - what run.sh runs inside the namespaces: the scripts of slurm/, submitted and
+# looked at. Exit 75: Slurm itself did not do its part, which says nothing about rankpool.
 . "$(dirname "$0")/../cli/lib.sh"
 . "$(dirname "$0")/cluster.sh"
 
 export RP_ROOT=$root RP_PROGRAM=$rankpool RP_SITE=$work/site.env
 small=(--steps 3 --width 32 --height 32 --threads 1)
 
-if ! cluster_start "$work/cluster"; then
-    echo "slurm: the test's own Slurm did not start:"
-    tail -n 5 "$work"/cluster/*.log
-    exit 1
-fi
+daemons_say() { # without what they repeat
+    local file
+    for file in "$work"/cluster/slurm*.log; do
+        echo "==> $(basename "$file") <=="
+        grep -v 'Running job scheduler\|ping agent\|_attempt_backfill' "$file" | tail -n 25
+    done
+}
+
+no_slurm() { # WHAT it did not do
+    echo "slurm: the test's own Slurm $1:"
+    daemons_say
+    exit 75
+}
+cluster_start "$work/cluster" || no_slurm "did not start"
 
 site() { # srun or mpirun: what site.env says
     printf '%s\n' 'export SBATCH_PARTITION=test' 'RP_INTERFACE=eth0' "RP_LAUNCHER=$1" >site.env
 }
 
-# Submit, sets job and log.
+# Submit, sets job and log, and waits for the script to start. Now and then Slurm gives a job its nodes and then
+# does not open the script's output, before anything of the script has run.
 submit() { # NAME sbatch-option... SCRIPT argument...
     log=$1.log
     shift
     ran="sbatch $*"
-    job=$(on n1 sbatch --parsable --output="$work/$log" "$@") || fail "sbatch refuses"
+    job=$(on n1 sbatch --parsable --output="$work/$log" "$@") || { fail "sbatch refuses"; return; }
+    await_script 0
+}
+
+await_script() { # BYTES the output has from before
+    for _ in $(seq 150); do
+        [ ! -e "$log" ] || [ "$(stat -c %s "$log")" -lt "$1" ] || return 0
+        sleep 0.2
+    done
+    no_slurm "did not start the script of job $job, $(state), in 30 s"
 }
 
 state() { on n1 scontrol show job -o "$job" | tr ' ' '\n' | sed -n 's/^JobState=//p' | sort -u | xargs; }
@@ -60,14 +79,17 @@ end_of_job() {
 # Slurm holds a requeued job back for two minutes. When it is told to start it at once, what ends the old start
 # could meet the new one: not before the nodes are free.
 start_again() { # NODES that live
+    local printed
     await 30 PENDING
+    printed=$(stat -c %s "$log")
     cluster_ready "$1" || fail "the nodes do not become free"
     sleep 4 # the old permission to run is refused by the second
     for _ in $(seq 50); do
         on n1 scontrol update jobid="$job" StartTime=now 2>/dev/null
-        [ "$(state)" = PENDING ] || return
+        [ "$(state)" = PENDING ] || break
         sleep 0.3
     done
+    await_script $((printed + 1))
 }
 
 # Every picture is there, made in one start only, and the undisturbed one.
@@ -84,8 +106,16 @@ check_pictures() { # FOLDER
 # long enough that a signal finds a picture in the making, also on an idle machine
 for i in 1 2 3 4 5 6; do echo "{\"seed\": $i, \"steps\": 300}"; done >jobs.jsonl
 job_options=(--width 32 --height 32 --threads 1)
-run "$rankpool" batch jobs.jsonl --out-dir whole "${job_options[@]}"
-run "$rankpool" sample --images 4 "${small[@]}" --out alone.png
+
+reference() { # what they are to be, made by the first part that asks
+    if [ ! -e "$TMPDIR/reference" ]; then
+        mkdir made
+        run "$rankpool" batch jobs.jsonl --out-dir made/whole "${job_options[@]}"
+        run "$rankpool" sample --images 4 "${small[@]}" --out made/alone.png
+        mv made "$TMPDIR/reference"
+    fi
+    ln -s "$TMPDIR"/reference/* .
+}
 
 test_nodes() { # LAUNCHER
     site "$1"
@@ -208,13 +238,11 @@ test_limit() { # only when it is named: Slurm looks at time limits every 30 s
     [ "$(grep -c ': 32x32, 1000 steps' "$log")" = 14 ] || fail "not each picture once"
 }
 
+reference
 shift
-[ $# -gt 0 ] || set -- "nodes srun" "nodes mpirun" "gpus srun" "gpus mpirun" "stop srun" "stop mpirun" array scaling cancel "dead srun"
-for part in "$@"; do
-    began=$(date +%s)
-    # shellcheck disable=SC2086
-    test_$part
-    echo "  $part: $(($(date +%s) - began)) s"
-done
-[ -z "${KEEP:-}" ] || cp -r "$work" "$TMPDIR/kept"
-finish
+"test_$1" "${@:2}"
+[ -z "${KEEP:-}" ] || cp -r "$work" "$TMPDIR/kept-$1${2:+-$2}"
+end_test
+[ $n_failed -eq 0 ] && exit
+daemons_say
+exit 1
