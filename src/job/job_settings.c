@@ -167,6 +167,9 @@ static rp_status set_member(rp_settings *settings, const cJSON *item, bool job_l
         return RP_FAIL(RP_E_ARG, "key '%s' is fixed for the whole run: give it on the command line",
                        item->string);
     }
+    if (rp_option_rule_at(id)->kind == RP_OPT_TEXT && !cJSON_IsString(item)) {
+        return RP_FAIL(RP_E_ARG, "key '%s': the value must be text, in quotes", item->string);
+    }
     RP_TRY(member_text(item, buffer, sizeof(buffer), &text));
     return rp_settings_set(settings, item->string, text);
 }

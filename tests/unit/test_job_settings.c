@@ -102,6 +102,8 @@ static void json_is_all_or_nothing(void **state)
     assert_int_equal(rp_settings_set_json(s, ""), RP_E_FORMAT);
     assert_int_equal(rp_settings_set_json(s, "{\"steps\": 4, \"steps\": 5}"), RP_E_ARG);
     assert_int_equal(rp_settings_set_json(s, "{\"steps\": null}"), RP_E_ARG);
+    assert_int_equal(rp_settings_set_json(s, "{\"prompt\": 5}"), RP_E_ARG);
+    assert_int_equal(rp_settings_set_json(s, "{\"out\": true}"), RP_E_ARG);
     assert_int_equal(rp_settings_set_json(s, "{\"seed\": 9007199254740993}"), RP_E_ARG);
     assert_int_equal(rp_settings_set_json(s, "{\"seed\": \"18446744073709551615\"}"), RP_OK);
     assert_string_equal(rp_settings_get(s, "seed"), "18446744073709551615");
