@@ -45,13 +45,16 @@ static float made_scale(int i)
     return ldexpf(1.0f + (float)(i * 7 % 16) / 16.0f, i * 5 % 7 - 10);
 }
 
+/* In the stream where the new memory becomes zeros. */
 static void *to_device(const void *host, size_t n_bytes)
 {
+    const rp_cuda *cuda = g_fp8;
     void *mem = NULL;
 
     assert_int_equal(g_ops->alloc(g_fp8, n_bytes, "test", &mem), RP_OK);
-    assert_int_equal(cudaMemcpy(mem, host, n_bytes, cudaMemcpyHostToDevice), cudaSuccess);
-    assert_int_equal(cudaDeviceSynchronize(), cudaSuccess); /* it is of another stream */
+    assert_int_equal(cudaMemcpyAsync(mem, host, n_bytes, cudaMemcpyHostToDevice, cuda->stream),
+                     cudaSuccess);
+    assert_int_equal(cudaStreamSynchronize(cuda->stream), cudaSuccess);
     return mem;
 }
 

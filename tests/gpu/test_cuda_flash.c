@@ -244,8 +244,9 @@ static host_rows run_narrow(const flash_call *g)
     assert_int_equal(rp_cuda_malloc(cuda, (t + GUARDS) * sizeof(float), "test", &scale), RP_OK);
     assert_int_equal(rp_cuda_malloc(cuda, RP_CUDA_FLASH_PIECES * sizeof(float), "test", &most),
                      RP_OK);
-    assert_int_equal(cudaMemset(data, GUARD, n + GUARDS), cudaSuccess);
-    assert_int_equal(cudaMemset(scale, GUARD, (t + GUARDS) * sizeof(float)), cudaSuccess);
+    assert_int_equal(cudaMemsetAsync(data, GUARD, n + GUARDS, cuda->stream), cudaSuccess);
+    assert_int_equal(cudaMemsetAsync(scale, GUARD, (t + GUARDS) * sizeof(float), cuda->stream),
+                     cudaSuccess);
     job.rows = (rp_cuda_narrow){data, scale};
     job.most = most;
     launch(&job);

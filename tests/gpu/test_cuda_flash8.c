@@ -38,10 +38,11 @@ static void make_values(flash_call *g)
 
 static void *new_guarded(size_t n)
 {
+    rp_cuda *cuda = pair_on[GPU].self;
     void *mem = NULL;
 
-    assert_int_equal(rp_cuda_malloc(pair_on[GPU].self, n + GUARDS, "test", &mem), RP_OK);
-    assert_int_equal(cudaMemset(mem, GUARD, n + GUARDS), cudaSuccess);
+    assert_int_equal(rp_cuda_malloc(cuda, n + GUARDS, "test", &mem), RP_OK);
+    assert_int_equal(cudaMemsetAsync(mem, GUARD, n + GUARDS, cuda->stream), cudaSuccess);
     return mem;
 }
 
