@@ -70,7 +70,7 @@ __device__ static void load_tiles(const down_room &room, const down_job &job, co
 }
 
 /* sums[64, 192] = 64 rows of a, with their scales, times the tile's rows of w */
-__device__ static void multiply(const down_room &room, const down_job &job, int which, int lane,
+__device__ static void multiply(const down_room &room, const down_job &job, int which,
                                 rp_tile_ring<STAGES> &ring, float (&sums)[96])
 {
     const rp_tile_place own = rp_own_part({which * STORE_ROWS, 0}); /* within the tile */
@@ -98,8 +98,7 @@ __device__ static void multiply(const down_room &room, const down_job &job, int 
         }
         rp_wgmma_wait<0>();
         rp_wgmma_pin(part);
-        __syncwarp(); /* all lanes have their scales */
-        rp_release(room.empty + ring.stage * 8, lane);
+        rp_mbar_arrive(room.empty + ring.stage * 8); /* each lane, which has its scales */
 #pragma unroll
         for (int j = 0; j < 96; j++) {
             sums[j] = fmaf(part[j], j / 2 % 2 == 0 ? upper : lower, sums[j]);
@@ -156,7 +155,6 @@ __device__ static void finish(const down_job &job, uint32_t to, const CUtensorMa
 __device__ static void make_tiles(const down_room &room, const down_job &job, int which,
                                   const CUtensorMap *d)
 {
-    const int lane = threadIdx.x % RP_WARP;
     const uint32_t to = room.out + which * (OUT_BYTES / N_CONSUMERS);
     rp_tile_ring<STAGES> ring;
     float sums[96];
@@ -167,7 +165,7 @@ __device__ static void make_tiles(const down_room &room, const down_job &job, in
         if (which == 1 && job.lead > 0) {
             rp_named_sync(BAR_LEAD, N_CONSUMERS * WARPGROUP);
         }
-        multiply(room, job, which, lane, ring, sums);
+        multiply(room, job, which, ring, sums);
         finish(job, to, d, at, which, sums);
     }
     if (threadIdx.x % WARPGROUP == 0) {
@@ -188,7 +186,7 @@ __global__ void __launch_bounds__(N_THREADS, 1)
     const down_room room(shared);
     const int warpgroup = __shfl_sync(RP_ALL, threadIdx.x / WARPGROUP, 0);
 
-    rp_make_barriers<STAGES>(room.full, room.empty);
+    rp_make_barriers<STAGES, N_CONSUMERS * WARPGROUP>(room.full, room.empty);
     __syncthreads();
     if (warpgroup == 0) {
         rp_fewer_registers<24>();

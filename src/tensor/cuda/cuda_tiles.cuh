@@ -68,12 +68,14 @@ template <int STAGES> struct rp_tile_ring {
     }
 };
 
-template <int STAGES> __device__ inline void rp_make_barriers(uint32_t full, uint32_t empty)
+/* RELEASES: arrivals that make a stage empty; of each warp one (rp_release), or of each thread. */
+template <int STAGES, int RELEASES = N_CONSUMERS * WARPGROUP / RP_WARP>
+__device__ inline void rp_make_barriers(uint32_t full, uint32_t empty)
 {
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; i++) {
             rp_mbar_init(full + i * 8, 1);
-            rp_mbar_init(empty + i * 8, N_CONSUMERS * WARPGROUP / RP_WARP);
+            rp_mbar_init(empty + i * 8, RELEASES);
         }
         rp_mbar_init_done();
     }
