@@ -32,6 +32,8 @@ ranks() { # N COMMAND...
 
 # shellcheck source-path=SCRIPTDIR source=rows_refused.sh
 . "$here/rows_refused.sh"
+# shellcheck source-path=SCRIPTDIR source=rows_sanitizer.sh
+. "$here/rows_sanitizer.sh"
 
 # ---- build
 
@@ -232,39 +234,6 @@ like_diffusers() { # NAME PRECISION MOST MAKE-OPTION...
     awk -v d="$distance" -v m="$most" 'BEGIN { exit !(d + 0 <= m + 0) }'
 }
 
-# ---- compute-sanitizer
-
-race_options=()
-sanitize() { # TOOL COMMAND...
-    local tool=$1 code=0
-    shift
-    command -v compute-sanitizer >/dev/null || skip "no compute-sanitizer"
-    local options=()
-    [ "$tool" != memcheck ] || options=(--report-api-errors no) # a refused allocation is what a test asks for
-    [ "$tool" != racecheck ] || options=("${race_options[@]}")
-    go compute-sanitizer --tool "$tool" "${options[@]}" --error-exitcode 9 --target-processes all "$@" >sanitizer.log 2>&1 ||
-        code=$?
-    cat sanitizer.log
-    ! grep -q 'Device not supported' sanitizer.log || skip "compute-sanitizer refuses this device"
-    say "$(grep -oE '(ERROR|RACECHECK) SUMMARY: .*' sanitizer.log | tail -1 | sed 's/.*SUMMARY: //')"
-    return $code
-}
-
-sanitized() { # TOOL PRECISION : the whole way from a prompt to a picture
-    [ "$2" != fp8 ] || fp8_or_skip
-    sanitize "$1" "$rankpool" "${short[@]}" --backend cuda --precision "$2" --out sanitized.png
-}
-
-race() { # PRECISION
-    local name
-    race_options=()
-    if [ "$1" != f32 ]; then # the hand-made barriers of libraries are not understood
-        for name in cudnn cutlass xmma; do race_options+=(--kernel-name-exclude "kernel_substring=$name"); done
-        export LD_PRELOAD=$build/lib/no_conv_graphs.so
-    fi
-    sanitized racecheck "$1"
-}
-
 # A job that is stopped in the middle and started again draws the undisturbed picture.
 stopped() { # PRECISION
     local code=0 after name=stopped-$1
@@ -354,26 +323,7 @@ all_rows() {
         row "full-size pipeline, $p, as diffusers" like_diffusers full "$p" "${!v}" \
             --config "$root/share/models/lumina-image-2.0-config" --size 1024
     done
-    for v in memcheck initcheck; do
-        for p in f32 bf16 fp8; do row "$v of a picture, $p" sanitized $v $p; done
-    done
-    for p in f32 bf16 fp8; do row "racecheck of a picture, $p" race $p; done
-    row "racecheck of ops ops" sanitize racecheck "$build/bin/test_cuda_ops"
-    row "racecheck of own attention" sanitize racecheck "$build/bin/test_cuda_flash"
-    for name in ops latent matrix image backend record; do
-        row "memcheck of ops $name" sanitize memcheck "$build/bin/test_cuda_$name"
-    done
-    row "memcheck of ops fp8" sanitize memcheck "$build/bin/test_cuda_fp8"
-    row "memcheck of norms that feed products" sanitize memcheck "$build/bin/test_cuda_feeds"
-    row "memcheck of norms that feed gated pairs" sanitize memcheck "$build/bin/test_cuda_feeds_gated"
-    row "memcheck of attention fp8" sanitize memcheck "$build/bin/test_cuda_fp8_attention"
-    row "memcheck of gated pair" sanitize memcheck "$build/bin/test_cuda_gated"
-    row "memcheck of gated products fp8" sanitize memcheck "$build/bin/test_cuda_gated_fp8"
-    row "memcheck of own attention" sanitize memcheck "$build/bin/test_cuda_flash"
-    row "memcheck of own attention fp8" sanitize memcheck "$build/bin/test_cuda_flash_fp8"
-    row "memcheck of products of blocks" sanitize memcheck "$build/bin/test_cuda_blocks"
-    row "memcheck of feed-forward fp8" sanitize memcheck "$build/bin/test_cuda_down"
-    row "memcheck of own attention in e4m3" sanitize memcheck "$build/bin/test_cuda_flash8"
+    sanitizer_rows
     for p in f32 bf16; do row "stopped and started again, $p" stopped $p; done
     row "trace of two ranks" traced
     row "idle between units, 1024x1024" idle_time
