@@ -24,6 +24,10 @@ fi
 # Since Slurm 22.05 srun does not take this over from sbatch.
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 
+# Slurm has two ways for ranks to wait for each other at the end of MPI_Init: a ring, and a tree that waits for
+# nobody where there are fewer nodes than TreeWidth. Then a rank that is slow to start gets messages and crashes.
+export SLURM_PMIX_FENCE=${SLURM_PMIX_FENCE:-ring}
+
 # mpirun starts one helper a node with srun, and all ranks of the node below it: that helper has to see all
 # GPUs of the node, not those of one task.
 rp_gpus_of_node() {
@@ -34,7 +38,8 @@ rp_gpus_of_node() {
 
 rp_start() { # in a shell of its own, which becomes the launcher
     case ${RP_LAUNCHER:-srun} in
-    srun) exec srun --mpi="${RP_SRUN_MPI:-pmix}" "$rp_program" "$@" ;;
+    # a rank that ends long before the others was lost when they could not see it yet
+    srun) exec srun --mpi="${RP_SRUN_MPI:-pmix}" --wait=60 "$rp_program" "$@" ;;
     mpirun)
         rp_gpus_of_node
         exec mpirun -n "$SLURM_NTASKS" "$rp_program" "$@"

@@ -47,7 +47,7 @@ END_MPIRUN
 cat >fake/srun <<'END_SRUN'
 #!/usr/bin/env bash
 case $1 in --mpi=list) cat "$FAKE/mpi_list"; exit ;; esac
-{ echo "srun $*"; env | grep -E '^(OMPI|PRTE|NCCL)_' | sort; } >"$FAKE/started"
+{ echo "srun $*"; env | grep -E '^(OMPI|PRTE|NCCL|SLURM_PMIX)_' | sort; } >"$FAKE/started"
 while [ "$1" != "$RANKPOOL" ]; do shift; done
 exec "$@"
 END_SRUN
@@ -145,7 +145,9 @@ slurm_has pmix_v4
 SLURM_CPUS_PER_TASK=6 allocation launch --nodes 2 -n 8 --pass --exact -- info
 expect_exit 0
 expect_started "srun --mpi=pmix --cpu-bind=none --kill-on-bad-exit=1 --wait=0 --nodes 2 --ntasks 8 --cpus-per-task 6 --exact $RANKPOOL info" \
-    OMPI_MCA_mpi_yield_when_idle=1
+    OMPI_MCA_mpi_yield_when_idle=1 SLURM_PMIX_FENCE=ring
+SLURM_PMIX_FENCE=mixed allocation launch -- info
+expect_started SLURM_PMIX_FENCE=mixed
 
 t "Slurm without PMIx"
 slurm_has ""
