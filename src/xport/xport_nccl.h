@@ -7,10 +7,10 @@
 /*
  * For transports opened from now on; 0: as it is by default.
  *   open_s   until all ranks are connected, and then for each pair (60)
- *   group_s  for one group of transfers, or one piece of a broadcast (300). A rank that is done
- * early waits in its group until rank 0 has evaluated its own share, so this is longer than any
- *            step. A rank that dies is noticed at once by control; this is for a GPU or a network
- *            that hangs.
+ *   group_s  for one group of transfers, or one piece of a broadcast (300). Not for what another
+ *            rank sends to rank 0: it waits there for units of all ranks, however long they take,
+ *            and hears rank 0's alarm. A rank that dies is noticed at once by control; this is for
+ *            a GPU or a network that hangs.
  */
 void rp_xport_nccl_limits(double open_s, double group_s);
 

@@ -364,6 +364,38 @@ static void a_peer_that_does_not_come_ends_at_the_deadline(void **state)
     mpt_assert_all(ok && g_nccl.n_aborts == 1 && all_released());
 }
 
+/* Rank 0 gathers when its own units are done, and others wait for it longer than for a network. */
+static void outputs_wait_for_a_late_rank_0(void **state)
+{
+    (void)state;
+    enum { LARGE = 30000000 }; /* what no buffer takes */
+    rp_xfer xfers[MAX_RANKS];
+    char *bytes[MAX_RANKS] = {NULL};
+    const int n = g_rank == 0 ? g_n - 1 : 1;
+    bool done = false;
+
+    if (g_n < 2) {
+        skip();
+    }
+    rp_xport_nccl_limits(5, 0.5);
+    void *self = open_now();
+    for (int i = 0; i < n; i++) {
+        (void)cudaMalloc((void **)&bytes[i], LARGE);
+        memset(bytes[i], 'a' + g_rank, LARGE);
+        xfers[i] = (rp_xfer){g_rank == 0 ? i + 1 : 0, g_rank != 0, bytes[i], LARGE};
+    }
+    if (g_rank == 0) {
+        rp_clock_sleep_us(1500000);
+    }
+    bool ok = ops->start(self, xfers, n) == RP_OK && ops->finish(self, true, &done) == RP_OK;
+    for (int i = 0; i < n; i++) {
+        ok = ok && bytes[i][LARGE - 1] == (g_rank == 0 ? 'a' + i + 1 : 'a' + g_rank);
+        (void)cudaFree(bytes[i]);
+    }
+    ops->close(self);
+    mpt_assert_all(ok && done && g_nccl.n_aborts == 0 && all_released());
+}
+
 static void an_abort_that_hangs_is_left_behind(void **state)
 {
     (void)state;
@@ -500,6 +532,7 @@ int main(void)
         TEST(an_asynchronous_error_ends_the_group_on_all_ranks),
         TEST(a_group_that_hangs_ends_at_the_deadline),
         TEST(a_peer_that_does_not_come_ends_at_the_deadline),
+        TEST(outputs_wait_for_a_late_rank_0),
         TEST(a_rank_that_cannot_connect_names_pair_interface_and_the_way_out),
         TEST(an_interface_that_was_asked_for_is_named),
         TEST(connecting_that_never_ends_is_given_up),
