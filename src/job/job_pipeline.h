@@ -9,6 +9,7 @@
 #define RP_JOB_PIPELINE_H
 
 #include "model/model.h"
+#include "model/params.h"
 #include "sample/schedule.h"
 #include "text/tokenizer.h"
 
@@ -44,6 +45,9 @@ typedef struct {
     uint64_t fingerprint; /* of the denoiser: the same on all ranks */
     bool has_sampled;     /* a job came as far as that */
     size_t scratch_known; /* by units, the most that was given back since; 0: never */
+    /* What a job samples in, and where other ranks' pictures arrive, kept for the next job;
+     * borrowed, NULL where there are none. */
+    rp_buffer *latents, *pictures;
 } rp_pipeline;
 
 /* How to open one. */

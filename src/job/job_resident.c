@@ -129,8 +129,11 @@ static rp_status open_local(const rp_settings *settings, rankpool *pool)
         .weights_come = weights_come(pool),
     };
 
-    return rp_pipeline_open(rp_settings_text(settings, RP_OPTION_MODEL), pool->backend, &options,
-                            &pool->pipeline);
+    RP_TRY(rp_pipeline_open(rp_settings_text(settings, RP_OPTION_MODEL), pool->backend, &options,
+                            &pool->pipeline));
+    pool->pipeline.latents = &pool->loop;
+    pool->pipeline.pictures = &pool->decode.kept;
+    return RP_OK;
 }
 
 /* The denoiser's weights from rank 0's device to the others'. */

@@ -30,15 +30,32 @@ static void leave_buffers(rp_pipeline *p)
     p->denoiser->trim(p->denoiser_self);
 }
 
+static void leave_latents(rp_pipeline *p)
+{
+    if (p->latents != NULL) {
+        rp_buffer_free(&p->backend, p->latents);
+    }
+}
+
+static void leave_pictures(rp_pipeline *p)
+{
+    if (p->pictures != NULL) {
+        rp_buffer_free(&p->backend, p->pictures);
+    }
+}
+
 static const guest g_encoder = {"text encoder", "it comes", "prompt", rp_pipeline_close_encoder};
 static const guest g_vae = {"VAE", "it comes", "picture", rp_pipeline_close_vae};
 static const guest g_buffers = {"transformer's buffers", "they come", "job", leave_buffers};
+static const guest g_latents = {"latents of the last job", "room comes", "job", leave_latents};
+static const guest g_pictures = {"pictures of the last job", "room comes", "pictures",
+                                 leave_pictures};
 
-/* One after the other, until something was freed. Between jobs and after the last step nobody needs
- * what the denoiser computes in. */
-static const guest *const g_leaves[][3] = {
-    [RP_ROOM_ENCODE] = {&g_vae, &g_buffers, NULL},
-    [RP_ROOM_SAMPLE] = {&g_encoder, &g_vae, NULL},
+/* One after the other, until something was freed; first who is cheap to bring back. Between jobs
+ * nobody needs arrays, and then and after the last step nobody what the denoiser computes in. */
+static const guest *const g_leaves[][5] = {
+    [RP_ROOM_ENCODE] = {&g_pictures, &g_latents, &g_vae, &g_buffers, NULL},
+    [RP_ROOM_SAMPLE] = {&g_pictures, &g_encoder, &g_vae, NULL},
     [RP_ROOM_DECODE] = {&g_encoder, &g_buffers, NULL},
 };
 

@@ -1,8 +1,8 @@
 /*
  * job_room.h - device memory that is short. Text encoder (rank 0) and VAE (ranks that decode) work
  * once per job, so they leave when something else needs their room, and come back when they are
- * needed again. When nobody can leave any more, the backend gives back its scratch. Rank 0 alone
- * says so.
+ * needed again; so do the arrays that rank 0 keeps from job to job. When nobody can leave any more,
+ * the backend gives back its scratch. Rank 0 alone says so.
  *
  * With room for all nothing ever leaves. On the CPU weights are mapped files: the same.
  */

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_IMAGES = 5, MOST_SIDE = 64, PICTURE_BYTES = MOST_SIDE * MOST_SIDE * 3 };
+enum { MOST_IMAGES = 32, MOST_SIDE = 64, PICTURE_BYTES = MOST_SIDE * MOST_SIDE * 3 };
 
 typedef struct {
     const char *images, *side, *residency;
@@ -250,6 +250,38 @@ static void a_device_that_fails_while_it_decodes_ends_all_ranks_with_one_line(vo
     mpt_assert_all(st == RP_E_CUDA && (g_rank > 0 ? g_errors == 0 : g_errors == 1 && told));
 }
 
+/* With so many bytes on rank 0, do the jobs come to their end? The same answer on all ranks. */
+static bool all_fit(const a_job *jobs, int n, size_t budget)
+{
+    bool same = true;
+
+    (void)start_test(NULL);
+    g_device = g_n > 1;
+    rp_fake.budget = g_rank == 0 ? budget : RP_FAKE_ENOUGH;
+    return mpt_everywhere(run(jobs, n, false, &same) == RP_OK);
+}
+
+/* What rank 0 keeps of a large job on its device makes room for the next. */
+static void jobs_in_a_row_need_no_more_than_the_largest_alone(void **state)
+{
+    (void)state;
+    static const a_job large_small[] = {{"32", "32", "run"}, {"1", "32", "run"}};
+    static const a_job large_twice[] = {{"32", "32", "run"}, {"32", "32", "run"}};
+    size_t too_small = 40000000, least = 60000000;
+
+    while (least - too_small > 40000) {
+        const size_t half = (least + too_small) / 2;
+        if (all_fit(large_small, 1, half)) {
+            least = half;
+        } else {
+            too_small = half;
+        }
+    }
+    const bool then_small = all_fit(large_small, 2, least) && g_errors == 0;
+    const bool again = all_fit(large_twice, 2, least) && g_errors == 0;
+    mpt_assert_all(least < 60000000 && then_small && again);
+}
+
 #define TEST(name) cmocka_unit_test_setup(name, start_test)
 
 int main(int argc, char **argv)
@@ -261,6 +293,7 @@ int main(int argc, char **argv)
         TEST(a_rank_short_of_memory_leaves_pictures_to_rank_0),
         TEST(also_one_whose_slots_are_on_its_device),
         TEST(a_device_that_fails_while_it_decodes_ends_all_ranks_with_one_line),
+        TEST(jobs_in_a_row_need_no_more_than_the_largest_alone),
     };
     int level = 0;
 
