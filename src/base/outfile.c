@@ -22,6 +22,7 @@
 
 #define N_PENDING 8 /* files open at once that a signal can clean up; more still work */
 #define N_TRIES   9 /* temporary names tried for one path */
+#define PART_MOST (sizeof(".part-4194304.9") - 1)
 
 struct rp_outfile {
     char *path, *temp;
@@ -118,6 +119,11 @@ rp_status rp_outfile_check(const char *path, int overwrite)
     }
     if (path[n - 1] == '/') {
         return RP_FAIL(RP_E_IO, "cannot write %s: it names a folder, not a file", path);
+    }
+    const char *slash = strrchr(path, '/');
+    if (strlen(slash != NULL ? slash + 1 : path) + PART_MOST > NAME_MAX) {
+        return RP_FAIL(RP_E_IO, "cannot write %.80s...: a name may have %d bytes", path,
+                       (int)(NAME_MAX - PART_MOST));
     }
     if (lstat(path, &about) != 0) {
         /* ENOENT is the good case, or a missing folder, which check_folder names. */

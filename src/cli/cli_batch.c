@@ -16,7 +16,7 @@
 typedef struct {
     const rp_cli_args *args;
     const char *folder;
-    bool stop_on_error, quiet, overwrite;
+    bool stop_on_error, quiet;
     rp_cli_jobs jobs;
     rp_cli_sheet sheet;
     int n_pictures, cancel_code; /* cancel_code: of the signal that came, or 0 */
@@ -68,7 +68,8 @@ static rp_status run_job(batch *b, rankpool *pool, rp_cli_job *job, size_t numbe
     const double began = rp_cli_now();
     char label[64];
 
-    if (!b->overwrite && rp_cli_job_is_made(job)) { /* by an earlier run of this batch */
+    if (!rp_cli_args_setting_on(job->settings, "overwrite") && rp_cli_job_is_made(job)) {
+        /* by an earlier run of this batch */
         job->state = RP_CLI_JOB_KEPT;
         if (!b->quiet) {
             (void)printf("%s: kept, it exists\n", rp_settings_get(job->settings, "out"));
@@ -199,11 +200,10 @@ static int batch_run(const rp_cli_args *args)
         .folder = rp_cli_args_get(args, "out-dir"),
         .stop_on_error = rp_cli_args_on(args, "stop-on-error"),
         .quiet = rp_cli_args_setting_on(args->settings, "quiet"),
-        .overwrite = rp_cli_args_setting_on(args->settings, "overwrite"),
         .sheet = {.path = rp_cli_args_get(args, "sheet")},
     };
 
-    b.sheet.overwrite = b.overwrite;
+    b.sheet.overwrite = rp_cli_args_setting_on(args->settings, "overwrite");
     if (rp_cli_args_number(args, "columns", 1, 1000, &b.sheet.columns) != RP_OK) {
         return RP_CLI_USAGE;
     }

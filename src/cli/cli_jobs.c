@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* A file that a line writes, for finding two lines that write the same. */
@@ -108,6 +109,14 @@ static rp_status claim_pictures(rp_cli_jobs *jobs, const rp_cli_job *job, const 
     return st;
 }
 
+/* A folder of that name is none: the job says so. */
+static bool is_file(const char *path)
+{
+    struct stat about;
+
+    return stat(path, &about) == 0 && !S_ISDIR(about.st_mode);
+}
+
 bool rp_cli_job_is_made(const rp_cli_job *job)
 {
     static const char *const others[] = {"latents-out", "report", "trace"};
@@ -117,11 +126,11 @@ bool rp_cli_job_is_made(const rp_cli_job *job)
 
     for (int i = 0; i < n_images && made; i++) {
         picture_name(rp_settings_get(job->settings, "out"), i, n_images, name);
-        made = access(name, F_OK) == 0;
+        made = is_file(name);
     }
     for (size_t i = 0; i < sizeof(others) / sizeof(others[0]) && made; i++) {
         const char *path = rp_settings_get(job->settings, others[i]);
-        made = path[0] == '\0' || access(path, F_OK) == 0;
+        made = path[0] == '\0' || is_file(path);
     }
     return made;
 }

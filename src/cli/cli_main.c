@@ -5,6 +5,7 @@
 #include "cli/cli_log.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -96,6 +97,7 @@ static int run(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    (void)signal(SIGXFSZ, SIG_IGN); /* a file over `ulimit -f` is an error of write, with its name */
     rp_cli_log_start(!is_speaker());
     int code = run(argc, argv);
 

@@ -67,7 +67,13 @@ rp_status rp_cli_sheet_add(rp_cli_sheet *sheet, const rp_result *result)
 
 rp_status rp_cli_sheet_write(const rp_cli_sheet *sheet, int n_missing)
 {
-    if (sheet->path == NULL || sheet->n == 0) {
+    if (sheet->path == NULL) {
+        return RP_OK;
+    }
+    if (sheet->n == 0) {
+        rp_cli_warn("no sheet %s: it would show what was made now, and no picture was; "
+                    "--overwrite makes kept ones again",
+                    sheet->path);
         return RP_OK;
     }
     if (n_missing > 0) {

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/text.h"
 #include "image/image.h"
+#include "weights/json.h"
 
 #include <cjson/cJSON.h>
 
@@ -176,13 +177,9 @@ static rp_status set_member(rp_settings *settings, const cJSON *item, bool job_l
 
 static rp_status parse_object(const char *json, cJSON **out)
 {
-    const char *end = NULL;
-    cJSON *root = cJSON_ParseWithOpts(json, &end, 1);
+    cJSON *root = NULL;
 
-    if (root == NULL) {
-        const long at = end != NULL ? (long)(end - json) : 0;
-        return RP_FAIL(RP_E_FORMAT, "not valid JSON at byte %ld: %.24s", at, json + at);
-    }
+    RP_TRY(rp_json_parse("JSON", json, strlen(json), &rp_json_default, &root));
     if (!cJSON_IsObject(root)) {
         cJSON_Delete(root);
         return RP_FAIL(RP_E_FORMAT,
@@ -202,12 +199,6 @@ static rp_status set_members(rp_settings *settings, const cJSON *root)
         return RP_FAIL(RP_E_NOMEM, "no memory for a job's settings");
     }
     for (const cJSON *item = root->child; item != NULL; item = item->next) {
-        for (const cJSON *other = root->child; other != item; other = other->next) {
-            if (strcmp(other->string, item->string) == 0) {
-                st = RP_FAIL(RP_E_ARG, "key '%.60s' is there twice", item->string);
-                goto out;
-            }
-        }
         RP_TRY_OUT(set_member(next, item, true));
     }
     for (int id = 0; id < RP_N_OPTIONS; id++) {

@@ -91,6 +91,36 @@ static rp_status check_pictures(rp_job *job)
     return RP_OK;
 }
 
+static bool same_name(const char *a, const char *b)
+{
+    while (strncmp(a, "./", 2) == 0) {
+        a += 2;
+    }
+    while (strncmp(b, "./", 2) == 0) {
+        b += 2;
+    }
+    return strcmp(a, b) == 0;
+}
+
+/* Of two outputs with one name the later would replace the other. */
+static rp_status check_own_names(const rp_job *job)
+{
+    const rp_job_params *p = &job->params;
+    const char *const others[] = {p->latents_out, p->report, p->trace};
+    const int n_others = (int)(sizeof(others) / sizeof(others[0]));
+
+    for (int i = 0; i < n_others; i++) {
+        for (int j = i + 1; j < n_others + p->images && others[i][0] != '\0'; j++) {
+            const char *const b = j < n_others ? others[j] : job->files[j - n_others];
+            if (b != NULL && same_name(others[i], b)) {
+                return RP_FAIL(RP_E_ARG, "%s is to be two files of this job; give each its own name",
+                               others[i]);
+            }
+        }
+    }
+    return RP_OK;
+}
+
 rp_status rp_job_check(rp_job *job)
 {
     rp_job_params *p = &job->params;
@@ -110,6 +140,7 @@ rp_status rp_job_check(rp_job *job)
     if (p->trace[0] != '\0') {
         RP_TRY(rp_outfile_check(p->trace, p->overwrite));
     }
+    RP_TRY(check_own_names(job));
     return rp_checkpoint_find(job);
 }
 

@@ -227,4 +227,23 @@ if command -v objcopy >/dev/null && objcopy -O binary --only-section=.note.gnu.b
 else
     skip "no objcopy"
 fi
+t "outputs of one job have names of their own"
+run "$rankpool" sample "${tiny[@]}" --out same.png --latents-out ./same.png --overwrite
+expect_exit 1
+expect_in_stderr "./same.png is to be two files of this job"
+run "$rankpool" sample "${tiny[@]}" --out own.png --report same --trace same
+expect_exit 1
+expect_in_stderr "same is to be two files of this job"
+expect_no_file same same.png own.png
+
+t "a name with no room for that of the temporary file, and a file over the limit of the shell"
+run "$rankpool" sample "${tiny[@]}" --out "$(printf 'a%.0s' {1..245}).png"
+expect_exit 1
+expect_in_stderr "a name may have 240 bytes"
+run bash -c 'ulimit -f 1; exec "$@"' - "$rankpool" sample --steps 1 --out big.png
+expect_exit 1
+expect_in_stderr "cannot write big.png: File too large"
+expect_no_file big.png
+expect_no_parts
+
 finish

@@ -34,6 +34,16 @@ expect_same before after
 run "$rankpool" batch good.jsonl --out-dir new "${tiny[@]}" --overwrite
 expect_in_stdout "made 3, kept 0, failed 0"
 
+echo '{"prompt": "sun", "overwrite": true, "seed": 9, "out": "0003.png"}' >again.jsonl
+run "$rankpool" batch again.jsonl --out-dir new "${tiny[@]}"
+expect_in_stdout "made 1, kept 0, failed 0"
+expect_different new/0003.png sun.png
+mkdir -p new/folder.png
+echo '{"prompt": "sun", "out": "folder.png"}' >again.jsonl
+run "$rankpool" batch again.jsonl --out-dir new "${tiny[@]}"
+expect_exit 1
+expect_in_stderr "new/folder.png" "it is a folder"
+
 t "a job whose files exist in part is no kept one"
 rm new/pizza-0001.png
 run "$rankpool" batch good.jsonl --out-dir new "${tiny[@]}"
@@ -134,6 +144,9 @@ t "a sheet of all pictures; sizes that differ and a sheet that exists are refuse
 run "$rankpool" batch good.jsonl --out-dir sheet "${tiny[@]}" --sheet sheet.png --columns 2
 expect_exit 0
 expect_file sheet.png
+run "$rankpool" batch good.jsonl --out-dir sheet "${tiny[@]}" --sheet of-none.png
+expect_exit 0
+expect_in_stderr "no sheet of-none.png" "--overwrite"
 run "$rankpool" batch good.jsonl --out-dir sheet2 "${tiny[@]}" --sheet sheet.png
 expect_exit 1
 expect_in_stderr "sheet.png" "exists"

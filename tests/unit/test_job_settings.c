@@ -100,7 +100,9 @@ static void json_is_all_or_nothing(void **state)
     assert_int_equal(rp_settings_set_json(s, "{\"steps\": 4} x"), RP_E_FORMAT);
     assert_int_equal(rp_settings_set_json(s, "[1]"), RP_E_FORMAT);
     assert_int_equal(rp_settings_set_json(s, ""), RP_E_FORMAT);
-    assert_int_equal(rp_settings_set_json(s, "{\"steps\": 4, \"steps\": 5}"), RP_E_ARG);
+    assert_int_equal(rp_settings_set_json(s, "{\"steps\": 4, \"steps\": 5}"), RP_E_FORMAT);
+    assert_int_equal(rp_settings_set_json(s, "{\"prompt\": \"red\\u0000heart\"}"), RP_E_FORMAT);
+    assert_int_equal(rp_settings_set_json(s, "{\"steps\": 04}"), RP_E_FORMAT);
     assert_int_equal(rp_settings_set_json(s, "{\"steps\": null}"), RP_E_ARG);
     assert_int_equal(rp_settings_set_json(s, "{\"prompt\": 5}"), RP_E_ARG);
     assert_int_equal(rp_settings_set_json(s, "{\"out\": true}"), RP_E_ARG);
