@@ -210,8 +210,14 @@ static rp_status run_stages(rp_job *job)
     RP_TRY(rp_job_start_latents(job)); /* seed or file -> x [images, c, h, w]              */
     RP_TRY(load_ranks(job));           /* conditions and sigmas live on every rank         */
     RP_TRY(sample(job));               /* x: noise -> picture's latents, wave by wave      */
-    RP_TRY(rp_job_decode(job));        /* x     -> rgb [images][height, width, 3] bytes    */
-    return rp_job_write(job);          /* rgb   -> PNG files, latents, report              */
+    rp_status st = rp_job_decode(job); /* x     -> rgb [images][height, width, 3] bytes    */
+    if (st == RP_OK) {
+        st = rp_job_write(job); /* rgb   -> PNG files, latents, report              */
+    }
+    if (st == RP_E_CANCEL) { /* all steps are done, no file is written */
+        rp_checkpoint_save(job, job->params.steps);
+    }
+    return st;
 }
 
 /* ---- one job's memory */

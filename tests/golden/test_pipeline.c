@@ -9,6 +9,8 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 /* Observed: 3.1e-6 at most over the 20 steps of all runs (x86-64, AVX2, OpenBLAS 0.3.21). */
 #define LATENTS_TOLERANCE 3e-5
@@ -145,6 +147,52 @@ static void a_second_job_gives_the_same_numbers(void **state)
     rp_settings_free(s);
 }
 
+/* At the call `at` of a phase. */
+typedef struct {
+    const char *phase;
+    int at;
+} ending;
+
+static int end_then(void *arg, const rp_progress *p)
+{
+    ending *e = arg;
+
+    return strcmp(p->phase, e->phase) == 0 && e->at-- == 0;
+}
+
+/* Between two pictures too; what is left to do then are no steps. */
+static void told_to_end_behind_the_last_step_it_keeps_the_state(void **state)
+{
+    (void)state;
+    const ending ends[] = {{"decode", 0}, {"decode", 2}, {"write", 0}};
+    char folder[] = "/tmp/rankpool-test-XXXXXX", path[64];
+    rp_result *want = NULL, *got = NULL;
+    int w = 0, h = 0;
+
+    assert_non_null(mkdtemp(folder));
+    (void)snprintf(path, sizeof(path), "%s/state", folder);
+    rp_settings *s = settings_of(&g_runs[0], "sun", "7");
+    assert_int_equal(rp_settings_set(s, "steps", "2"), RP_OK);
+    assert_int_equal(rp_settings_set(s, "images", "2"), RP_OK);
+    assert_int_equal(rp_generate(g_pool, s, NULL, &want), RP_OK);
+    assert_int_equal(rp_settings_set(s, "checkpoint", path), RP_OK);
+    for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
+        ending e = ends[i];
+        const rp_hooks hooks = {.progress = end_then, .arg = &e};
+        assert_int_equal(rp_generate(g_pool, s, &hooks, NULL), RP_E_CANCEL);
+        assert_int_equal(access(path, F_OK), 0);
+        assert_int_equal(rp_generate(g_pool, s, NULL, &got), RP_OK);
+        assert_int_equal((int)rp_result_number(got, "rank0.units"), 0);
+        assert_memory_equal(rp_result_rgb(got, 1, &w, &h), rp_result_rgb(want, 1, &w, &h),
+                            (size_t)w * (size_t)h * 3);
+        assert_int_not_equal(access(path, F_OK), 0);
+        rp_result_free(got);
+    }
+    assert_int_equal(rmdir(folder), 0);
+    rp_result_free(want);
+    rp_settings_free(s);
+}
+
 static int open_pool(void **state)
 {
     (void)state;
@@ -172,6 +220,7 @@ int main(void)
         cmocka_unit_test(red_heart_of_seed_42),
         cmocka_unit_test(rocket_of_seed_43),
         cmocka_unit_test(a_second_job_gives_the_same_numbers),
+        cmocka_unit_test(told_to_end_behind_the_last_step_it_keeps_the_state),
     };
     golden_skip_unless_usable();
     return cmocka_run_group_tests_name("pipeline", tests, open_pool, close_pool);
