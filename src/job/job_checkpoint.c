@@ -111,24 +111,6 @@ static rp_status check_writable(const char *path)
     return RP_OK;
 }
 
-/* The checkpoint is removed at the end; an output of that name would go with it. */
-static rp_status check_own_name(const rp_job *job)
-{
-    const rp_job_params *p = &job->params;
-    const char *const others[] = {p->latents_in, p->latents_out, p->report, p->trace};
-    const int n_others = (int)(sizeof(others) / sizeof(others[0]));
-
-    for (int i = 0; i < n_others + p->images; i++) {
-        const char *other = i < n_others ? others[i] : job->files[i - n_others];
-        if (other != NULL && strcmp(other, p->checkpoint) == 0) {
-            return RP_FAIL(RP_E_ARG,
-                           "checkpoint: %s is another file of this job; give it a name of its own",
-                           p->checkpoint);
-        }
-    }
-    return RP_OK;
-}
-
 rp_status rp_checkpoint_find(rp_job *job)
 {
     const char *path = job->params.checkpoint;
@@ -136,7 +118,6 @@ rp_status rp_checkpoint_find(rp_job *job)
     if (path[0] == '\0') {
         return RP_OK;
     }
-    RP_TRY(check_own_name(job));
     RP_TRY(check_writable(path));
     if (access(path, F_OK) != 0) {
         return RP_OK;

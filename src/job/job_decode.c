@@ -347,9 +347,9 @@ rp_status rp_job_decode(rp_job *job)
         RP_TRY(decode_together(job));
     }
     for (int i = 0; i < job->params.images; i++) {
-        const double before = rp_trace_begin(&job->pool->trace);
         if (!job->decoded[i]) {
             RP_TRY(rp_job_progress(job, "decode", job->params.steps)); /* it may be told to end */
+            const double before = rp_trace_begin(&job->pool->trace);
             RP_TRY(decode_here(job, i));
             rp_trace_end(&job->pool->trace, before, RP_TRACE_DECODE, (rp_trace_of){-1, -1, i, -1});
         }

@@ -202,6 +202,20 @@ static rp_status sample(rp_job *job)
     return rp_job_medians(job);
 }
 
+/* Told to end here, with all steps done and no file written, a job keeps its state too. */
+static rp_status finish_pictures(rp_job *job)
+{
+    rp_status st = rp_job_decode(job); /* x     -> rgb [images][height, width, 3] bytes    */
+
+    if (st == RP_OK) {
+        st = rp_job_write(job); /* rgb   -> PNG files, latents, report              */
+    }
+    if (st == RP_E_CANCEL) {
+        rp_checkpoint_save(job, job->params.steps);
+    }
+    return st;
+}
+
 static rp_status run_stages(rp_job *job)
 {
     RP_TRY(rp_job_check(job));         /* sizes, names, inputs: refused before any work    */
@@ -210,14 +224,7 @@ static rp_status run_stages(rp_job *job)
     RP_TRY(rp_job_start_latents(job)); /* seed or file -> x [images, c, h, w]              */
     RP_TRY(load_ranks(job));           /* conditions and sigmas live on every rank         */
     RP_TRY(sample(job));               /* x: noise -> picture's latents, wave by wave      */
-    rp_status st = rp_job_decode(job); /* x     -> rgb [images][height, width, 3] bytes    */
-    if (st == RP_OK) {
-        st = rp_job_write(job); /* rgb   -> PNG files, latents, report              */
-    }
-    if (st == RP_E_CANCEL) { /* all steps are done, no file is written */
-        rp_checkpoint_save(job, job->params.steps);
-    }
-    return st;
+    return finish_pictures(job);       /* x     -> rgb bytes -> PNG files, latents, report */
 }
 
 /* ---- one job's memory */

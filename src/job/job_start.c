@@ -102,19 +102,29 @@ static bool same_name(const char *a, const char *b)
     return strcmp(a, b) == 0;
 }
 
-/* Of two outputs with one name the later would replace the other. */
+/* Of two outputs with one name the later would replace the other, and the checkpoint is removed at
+ * the end. Latents may be written where they were read. */
 static rp_status check_own_names(const rp_job *job)
 {
     const rp_job_params *p = &job->params;
-    const char *const others[] = {p->latents_out, p->report, p->trace};
-    const int n_others = (int)(sizeof(others) / sizeof(others[0]));
+    const struct {
+        const char *key, *path;
+        bool is_input;
+    } own[] = {{"checkpoint", p->checkpoint, false},
+               {"latents-in", p->latents_in, true},
+               {"latents-out", p->latents_out, false},
+               {"report", p->report, false},
+               {"trace", p->trace, false}};
+    const int n_own = (int)(sizeof(own) / sizeof(own[0]));
 
-    for (int i = 0; i < n_others; i++) {
-        for (int j = i + 1; j < n_others + p->images && others[i][0] != '\0'; j++) {
-            const char *const b = j < n_others ? others[j] : job->files[j - n_others];
-            if (b != NULL && same_name(others[i], b)) {
-                return RP_FAIL(RP_E_ARG, "%s is to be two files of this job; give each its own name",
-                               others[i]);
+    for (int i = 0; i < n_own; i++) {
+        for (int j = i + 1; j < n_own + p->images; j++) {
+            const char *const other = j < n_own ? own[j].path : job->files[j - n_own];
+            if (!own[i].is_input && own[i].path[0] != '\0' && other != NULL &&
+                same_name(own[i].path, other)) {
+                return RP_FAIL(RP_E_ARG,
+                               "%s: %s is another file of this job; give it a name of its own",
+                               own[i].key, own[i].path);
             }
         }
     }

@@ -227,13 +227,14 @@ if command -v objcopy >/dev/null && objcopy -O binary --only-section=.note.gnu.b
 else
     skip "no objcopy"
 fi
+
 t "outputs of one job have names of their own"
 run "$rankpool" sample "${tiny[@]}" --out same.png --latents-out ./same.png --overwrite
 expect_exit 1
-expect_in_stderr "./same.png is to be two files of this job"
+expect_in_stderr "latents-out: ./same.png is another file of this job; give it a name of its own"
 run "$rankpool" sample "${tiny[@]}" --out own.png --report same --trace same
 expect_exit 1
-expect_in_stderr "same is to be two files of this job"
+expect_in_stderr "report: same is another file of this job; give it a name of its own"
 expect_no_file same same.png own.png
 
 t "a name with no room for that of the temporary file, and a file over the limit of the shell"

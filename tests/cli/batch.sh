@@ -34,6 +34,7 @@ expect_same before after
 run "$rankpool" batch good.jsonl --out-dir new "${tiny[@]}" --overwrite
 expect_in_stdout "made 3, kept 0, failed 0"
 
+t "a line may say overwrite; a folder of a picture's name is no picture"
 echo '{"prompt": "sun", "overwrite": true, "seed": 9, "out": "0003.png"}' >again.jsonl
 run "$rankpool" batch again.jsonl --out-dir new "${tiny[@]}"
 expect_in_stdout "made 1, kept 0, failed 0"
