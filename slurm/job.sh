@@ -36,10 +36,12 @@ rp_gpus_of_node() {
     export SLURM_GPUS_PER_NODE=${SLURM_GPUS_ON_NODE:?} SLURM_GPU_BIND=none
 }
 
+# A rank that ends long before the others was lost when they could not see it yet.
+rp_srun=(srun --mpi="${RP_SRUN_MPI:-pmix}" --wait=60)
+
 rp_start() { # in a shell of its own, which becomes the launcher
     case ${RP_LAUNCHER:-srun} in
-    # a rank that ends long before the others was lost when they could not see it yet
-    srun) exec srun --mpi="${RP_SRUN_MPI:-pmix}" --wait=60 "$rp_program" "$@" ;;
+    srun) exec "${rp_srun[@]}" "$rp_program" "$@" ;;
     mpirun)
         rp_gpus_of_node
         exec mpirun -n "$SLURM_NTASKS" "$rp_program" "$@"
