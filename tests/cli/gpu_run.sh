@@ -63,16 +63,18 @@ wait $! || [ $? = 143 ] || fail "not 143"
 ! pgrep -f '^rpt_stays' || fail "processes are left"
 
 t "racecheck's hazards inside cuBLASLt do not count, others do, and so does a test that fails beside them"
-race() { # LINE... : what compute-sanitizer says
+race() { # LINE... : of the row "gated pair", or $row; what compute-sanitizer says
     printf '#!/bin/sh\ncat <<END\n%s\n========= RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)\nEND\nexit 9\n' \
         "$(printf '========= %s\n' "$@")" >bin/compute-sanitizer
     chmod +x bin/compute-sanitizer
-    run env PATH="$work/bin:$PATH" "$rows" --build made --no-build --only '^racecheck of gated pair$'
+    run env PATH="$work/bin:$PATH" "$rows" --build made --no-build --only "^racecheck of ${row:-gated pair}\$"
 }
 theirs=("Error: Race reported between Read access at nvjet_sm90_tss+0xab0" "    and Write access at nvjet_sm90_tss+0x2d40 [384 hazards]")
 race "${theirs[@]}"
 expect_exit 0
 expect_in_stdout "racecheck of gated pair            ok    0 errors but 1 in cuBLASLt"
+row="own attention" race "${theirs[@]}"
+expect_exit 1
 race "${theirs[@]}" "Error: Race reported between Write access at down(down_job)+0x35a0" "    and Read access at down(down_job)+0xde0 [6 hazards]"
 expect_exit 1
 race "Error: Race reported between Read access at nvjet_sm90_tss+0xab0" "    and Write access at gated(gated_job)+0x10 [1 hazards]"

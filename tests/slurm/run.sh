@@ -30,7 +30,7 @@ end() { # with the first process of the namespace all others go
     [ -z "$inner" ] || kill -9 "$inner" 2>/dev/null
     wait
     [ -z "${KEEP:-}" ] || return # for a look at what is in $work/kept-*
-    for _ in $(seq 25); do       # they may still be writing
+    for _ in $(seq 25); do # they may still be writing
         rm -rf "$work" 2>/dev/null && return
         sleep 0.2
     done
